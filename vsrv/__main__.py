@@ -1,0 +1,33 @@
+"""Entry of `python -m vsrv`, of the console script and of the archive: dispatches to the command line or to a child process."""
+
+from __future__ import annotations
+
+import sys
+
+from vsrv import boot
+
+
+def main() -> int:
+    """Run the command of `sys.argv`; returns the exit status."""
+    boot.pin_archive()
+    arguments = sys.argv[1:]
+    if len(arguments) == 3 and arguments[0] in ("_engine", "_prepare") and arguments[1] == "--fd":
+        return _child(arguments[0], int(arguments[2]))
+    from vsrv import cli
+
+    return cli.main(arguments)
+
+
+def _child(name: str, fd: int) -> int:
+    if name == "_engine":
+        boot.prepare_kernels()
+        from vsrv.engine import worker
+
+        return worker.main(fd)
+    from vsrv import prepare_worker
+
+    return prepare_worker.main(fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""/v1/chat/completions: parts of a generation → chat.completion, whole or as chunks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from vsrv.api.generation import Generation, Part, TokenLogProb
+from vsrv.api.rendering import AnswerIds, TokenTexts, usage_object
+from vsrv.api.sse import DONE, event
+
+
+@dataclass(frozen=True, slots=True)
+class ChatStyle:
+    """Server-wide choices for answers."""
+
+    role: str
+    cached_tokens: bool
+    force_usage: bool
+
+
+class ChatAnswer:
+    """Renders one chat request."""
+
+    def __init__(self, generation: Generation, ids: AnswerIds, texts: TokenTexts, style: ChatStyle) -> None:
+        self._generation = generation
+        self._request = generation.request
+        self._ids = ids
+        self._texts = texts
+        self._style = style
+
+    async def whole(self) -> dict[str, Any]:
+        count = self._request.n
+        text = [""] * count
+        rows: list[list[TokenLogProb]] = [[] for _ in range(count)]
+        token_ids: list[list[int]] = [[] for _ in range(count)]
+        ends: list[Part | None] = [None] * count
+        prompt_rows: tuple[TokenLogProb, ...] | None = None
+        async for part in self._generation.parts():
+            text[part.index] += part.text
+            rows[part.index] += part.logprobs
+            token_ids[part.index] += part.token_ids
+            prompt_rows = part.prompt_logprobs if prompt_rows is None else prompt_rows
+            if part.finish_reason is not None:
+                ends[part.index] = part
+        choices = [
+            {
+                "index": i,
+                "message": {"role": self._style.role, "content": text[i], "refusal": None},
+                "logprobs": {"content": self._texts.chat_rows(tuple(rows[i])), "refusal": None}
+                if self._request.logprobs is not None
+                else None,
+                "finish_reason": None if end is None else end.finish_reason,
+                "stop_reason": None if end is None else end.stop_reason,
+                **({"token_ids": token_ids[i]} if self._request.return_token_ids else {}),
+            }
+            for i, end in enumerate(ends)
+        ]
+        answer = {
+            "id": self._ids.id,
+            "object": "chat.completion",
+            "created": self._ids.created,
+            "model": self._ids.model,
+            "choices": choices,
+            "service_tier": None,
+            "system_fingerprint": self._ids.fingerprint,
+            "usage": usage_object(self._generation.usage, self._style.cached_tokens),
+            "prompt_logprobs": None if prompt_rows is None else self._texts.prompt_rows(prompt_rows),
+        }
+        if self._request.return_token_ids:
+            answer["prompt_token_ids"] = self._generation.prepared.prompts[0].tolist()
+        return answer
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Role chunks first, one chunk for each engine output, usage if asked, [DONE]."""
+        started = False
+        async for part in self._generation.parts():
+            if not started:
+                started = True
+                for index in range(self._request.n):
+                    delta = {"role": self._style.role, "content": ""}
+                    yield self._chunk([{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}])
+            if part.text or part.logprobs or part.finish_reason is not None or self._request.return_token_ids:
+                yield self._chunk([self._choice(part)])
+        if self._request.include_usage or self._style.force_usage:
+            usage = usage_object(self._generation.usage, self._style.cached_tokens)
+            yield event({**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint})
+        yield DONE
+
+    def _choice(self, part: Part) -> dict[str, Any]:
+        choice: dict[str, Any] = {
+            "index": part.index,
+            "delta": {"content": part.text} if part.text or part.finish_reason is None else {},
+            "logprobs": {"content": self._texts.chat_rows(part.logprobs)} if self._request.logprobs is not None else None,
+            "finish_reason": part.finish_reason,
+        }
+        if part.finish_reason is not None:
+            choice["stop_reason"] = part.stop_reason
+        if self._request.return_token_ids:
+            choice["token_ids"] = list(part.token_ids)
+        return choice
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
+        chunk: dict[str, Any] = {**self._base(), "choices": choices, "system_fingerprint": self._ids.fingerprint}
+        if self._request.include_usage:
+            continuous = self._request.continuous_usage
+            chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
+        return event(chunk)
+
+    def _base(self) -> dict[str, Any]:
+        return {
+            "id": self._ids.id, "object": "chat.completion.chunk", "created": self._ids.created, "model": self._ids.model,
+        }

@@ -1,0 +1,107 @@
+"""/v1/completions: parts of a generation → text_completion, whole or as chunks; echo and legacy log probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from vsrv.api.chat import ChatStyle
+from vsrv.api.generation import Generation, Part, TokenLogProb
+from vsrv.api.rendering import AnswerIds, TokenTexts, usage_object
+from vsrv.api.sse import DONE, event
+
+
+class CompletionAnswer:
+    """Renders one completions request; choice index = prompt index * n + i."""
+
+    def __init__(self, generation: Generation, ids: AnswerIds, texts: TokenTexts, style: ChatStyle) -> None:
+        self._generation = generation
+        self._request = generation.request
+        self._ids = ids
+        self._texts = texts
+        self._style = style
+        self._count = len(generation.prepared.prompts) * self._request.n
+        self._offsets = [0] * self._count  # characters that a choice has sent
+        self._begun = [False] * self._count
+
+    async def whole(self) -> dict[str, Any]:
+        merged: list[dict[str, Any]] = [{"text": "", "rows": None, "ids": [], "end": None, "prompt": None} for _ in range(self._count)]
+        async for part in self._generation.parts():
+            choice = merged[part.index]
+            shown = self._shown(part)
+            choice["text"] += shown["text"]
+            choice["ids"] += part.token_ids
+            if shown["logprobs"] is not None:
+                _extend(choice, shown["logprobs"])
+            if part.prompt_logprobs is not None and self._request.prompt_logprobs is not None:
+                choice["prompt"] = self._texts.prompt_rows(part.prompt_logprobs)
+            if part.finish_reason is not None:
+                choice["end"] = part
+        choices = [
+            {
+                "index": i,
+                "text": choice["text"],
+                "logprobs": choice["rows"],
+                "finish_reason": choice["end"] and choice["end"].finish_reason,
+                "stop_reason": choice["end"] and choice["end"].stop_reason,
+                "prompt_logprobs": choice["prompt"],
+                **({"token_ids": choice["ids"], "prompt_token_ids": self._prompt(i)} if self._request.return_token_ids else {}),
+            }
+            for i, choice in enumerate(merged)
+        ]
+        return {
+            **self._base(),
+            "choices": choices,
+            "system_fingerprint": self._ids.fingerprint,
+            "usage": usage_object(self._generation.usage, self._style.cached_tokens),
+        }
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        async for part in self._generation.parts():
+            shown = self._shown(part)
+            if not (shown["text"] or shown["logprobs"] or part.finish_reason or self._request.return_token_ids):
+                continue
+            choice = {"index": part.index, **shown, "finish_reason": part.finish_reason, "stop_reason": part.stop_reason}
+            if self._request.return_token_ids:
+                choice["token_ids"] = list(part.token_ids)
+            chunk: dict[str, Any] = {**self._base(), "choices": [choice], "system_fingerprint": self._ids.fingerprint}
+            if self._request.include_usage:
+                continuous = self._request.continuous_usage
+                chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
+            yield event(chunk)
+        if self._request.include_usage or self._style.force_usage:
+            usage = usage_object(self._generation.usage, self._style.cached_tokens)
+            yield event({**self._base(), "choices": [], "usage": usage})
+        yield DONE
+
+    def _shown(self, part: Part) -> dict[str, Any]:
+        """Text and log probabilities of a part; the first part of a choice carries the echoed prompt."""
+        text, rows, bare = part.text, part.logprobs, False
+        if not self._begun[part.index]:
+            self._begun[part.index] = True
+            if self._request.echo:
+                text = self._generation.prepared.prompt_texts[part.index // self._request.n] + text
+                if self._request.logprobs is not None:
+                    first = TokenLogProb(self._prompt(part.index)[0], 0.0, 1, ())
+                    rows = (first, *(part.prompt_logprobs or ()), *part.logprobs)
+                    bare = True
+        offset = self._offsets[part.index]
+        self._offsets[part.index] += len(text)
+        logprobs = self._texts.legacy(rows, offset, bare) if self._request.logprobs is not None else None
+        return {"text": text, "logprobs": logprobs}
+
+    def _prompt(self, index: int) -> list[int]:
+        return self._generation.prepared.prompts[index // self._request.n].tolist()
+
+    def _base(self) -> dict[str, Any]:
+        return {
+            "id": self._ids.id, "object": "text_completion", "created": self._ids.created, "model": self._ids.model,
+        }
+
+
+def _extend(choice: dict[str, Any], rows: dict[str, Any]) -> None:
+    if choice["rows"] is None:
+        choice["rows"] = rows
+        return
+    for name, values in rows.items():
+        choice["rows"][name] += values

@@ -1,0 +1,269 @@
+"""Body bytes → checked request and token ids. Synchronous and free of I/O: it runs in the front or in the prepare child."""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from vsrv.api.schema import (
+    Common,
+    Fields,
+    GenerationRequest,
+    ModelFacts,
+    check_model,
+    check_unsupported,
+    invalid,
+    parse_object,
+    read_bad_words,
+    read_seed,
+    request_of,
+    token_id,
+)
+from vsrv.errors import UserError
+from vsrv.text.template import ChatTemplate
+from vsrv.text.tokenizer import Tokenizer
+
+_CHARACTERS_PER_TOKEN = 16  # no text is shorter than tokens x this in real vocabularies: longer ones cannot fit
+_MAX_BAD_WORD_IDS = 60
+_FORBIDDEN_VARIABLES = {"messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the front needs to run a request. `prompt_texts` are filled for echo only. /tokenize has no request."""
+
+    request: GenerationRequest | None
+    prompts: list[array[int]]
+    prompt_texts: list[str]
+
+    def to_frame(self) -> bytes:
+        """u32 head size, JSON head, then every prompt's ids as u32."""
+        head = orjson.dumps(
+            {
+                "request": None if self.request is None else self.request.to_json(),
+                "lengths": [len(ids) for ids in self.prompts],
+                "texts": self.prompt_texts,
+            }
+        )
+        return struct.pack("<I", len(head)) + head + b"".join(ids.tobytes() for ids in self.prompts)
+
+    @classmethod
+    def from_frame(cls, data: bytes) -> Prepared:
+        (size,) = struct.unpack_from("<I", data)
+        head = orjson.loads(data[4 : 4 + size])
+        ids = array("I")
+        ids.frombytes(data[4 + size :])
+        prompts, start = [], 0
+        for length in head["lengths"]:
+            prompts.append(ids[start : start + length])
+            start += length
+        request = None if head["request"] is None else GenerationRequest.from_json(head["request"])
+        return cls(request, prompts, head["texts"])
+
+
+class Preparer:
+    """Owns tokenizer and template of one process."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, facts: ModelFacts) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._facts = facts
+
+    def prepare(self, dialect: str, body: bytes) -> Prepared:
+        """dialect: "chat", "completions" or "tokenize". Raises UserError."""
+        fields = Fields(parse_object(body))
+        if dialect == "chat":
+            return self._chat(fields)
+        if dialect == "completions":
+            return self._completions(fields)
+        return self._tokenize(fields)
+
+    def _chat(self, fields: Fields) -> Prepared:
+        check_model(fields, self._facts)
+        check_unsupported(fields)
+        ids = self._chat_ids(fields)
+        ids = self._truncated(fields, ids)
+        wanted = fields.integer("max_completion_tokens", 0, 1 << 30, None)
+        if wanted is None:
+            wanted = fields.integer("max_tokens", 0, 1 << 30, self._facts.defaults.max_tokens)
+        if wanted is not None and wanted > self._facts.max_model_len:
+            raise invalid("max_tokens", f"{wanted} is above the model's context of {self._facts.max_model_len} tokens")
+        room = self._room(len(ids), "messages", wanted)
+        request = request_of(self._common(fields), "chat", room if wanted is None else min(wanted, room), read_seed(fields))
+        return Prepared(request, [ids], [])
+
+    def _chat_ids(self, fields: Fields) -> array[int]:
+        if self._template is None:
+            raise UserError(
+                400, "no_chat_template", "this model has no chat template: use /v1/completions, or start with --chat-template", "messages"
+            )
+        mark = f"\ue000{uuid.uuid4().hex}\ue001"  # cannot be guessed, so it cannot be sent
+        messages = _messages(fields.raw("messages"), lambda text: self._tokenizer.mark_special(text, mark))
+        add = fields.boolean("add_generation_prompt", True)
+        resume = fields.boolean("continue_final_message", False)
+        if resume and add and fields.has("add_generation_prompt"):
+            raise invalid("continue_final_message", "cannot be true together with add_generation_prompt")
+        variables = self._variables(fields)
+        text = self._template.render(messages, {**variables, "add_generation_prompt": add and not resume})
+        if resume:
+            text = _cut_after_last(text, messages)
+        if len(text) > self._facts.max_model_len * _CHARACTERS_PER_TOKEN and not fields.has("truncate_prompt_tokens"):
+            raise self._too_long(f"far more than {self._facts.max_model_len}", "messages")
+        ids = self._tokenizer.encode_marked(text, mark)
+        return self._tokenizer.encode("", True) + ids if fields.boolean("add_special_tokens", False) else ids
+
+    def _variables(self, fields: Fields) -> dict[str, Any]:
+        """Template variables of the server and of the request: scalars only, short, and none that the server sets (rule R12)."""
+        given = fields.raw("chat_template_kwargs")
+        given = {} if given is None else given
+        if not isinstance(given, dict) or len(given) > 32:
+            raise invalid("chat_template_kwargs", "expected an object of at most 32 variables")
+        for name, value in given.items():
+            scalar = value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 1024)
+            if name in _FORBIDDEN_VARIABLES or not name.isidentifier() or name.startswith("_") or not scalar:
+                raise invalid("chat_template_kwargs", f"{name[:60]!r} is not allowed: plain names with scalar values only")
+        variables = {**self._facts.template_variables, **given}
+        effort = fields.text("reasoning_effort", 16, "")
+        return {**variables, "reasoning_effort": effort} if effort else variables
+
+    def _completions(self, fields: Fields) -> Prepared:
+        check_model(fields, self._facts)
+        check_unsupported(fields)
+        prompts, texts = self._prompts(fields)
+        prompts = [self._truncated(fields, ids) for ids in prompts]
+        wanted = fields.integer("max_tokens", 0, 1 << 30, 16)
+        wanted = 16 if wanted is None else wanted
+        room = min(self._room(len(ids), "prompt", wanted) for ids in prompts)
+        request = request_of(self._common(fields), "completions", min(wanted, room), read_seed(fields))
+        if len(prompts) * request.n > self._facts.max_prompts:
+            raise invalid("prompt", f"prompts times n must not be above {self._facts.max_prompts}")
+        if request.echo:
+            texts = [t if t is not None else self._tokenizer.decode(list(ids), False) for t, ids in zip(texts, prompts, strict=True)]
+        return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [])
+
+    def _prompts(self, fields: Fields) -> tuple[list[array[int]], list[str | None]]:
+        """Text, list of texts, ids, or list of id lists → one id array for each prompt, and its text where text was sent."""
+        prompt = fields.raw("prompt")
+        if prompt is None or prompt in ("", []):
+            raise invalid("prompt", "is missing or empty")
+        items = [prompt] if isinstance(prompt, str) or (isinstance(prompt, list) and isinstance(prompt[0], int)) else prompt
+        if not isinstance(items, list) or len(items) > self._facts.max_prompts:
+            raise invalid("prompt", f"expected text, token ids, or a list of at most {self._facts.max_prompts} of these")
+        add_special = fields.boolean("add_special_tokens", True)
+        prompts: list[array[int]] = []
+        texts: list[str | None] = []
+        for item in items:
+            if isinstance(item, str) and item:
+                if len(item) > self._facts.max_model_len * _CHARACTERS_PER_TOKEN and not fields.has("truncate_prompt_tokens"):
+                    raise self._too_long(f"far more than {self._facts.max_model_len}", "prompt")
+                prompts.append(self._tokenizer.encode(item, add_special))
+                texts.append(item)
+            elif isinstance(item, list) and item:
+                prompts.append(array("I", [token_id(t, "prompt", self._facts.vocab_size) for t in item]))
+                texts.append(None)
+            else:
+                raise invalid("prompt", "expected non-empty text or token ids, not a mixture")
+        return prompts, texts
+
+    def _tokenize(self, fields: Fields) -> Prepared:
+        check_model(fields, self._facts)
+        if fields.has("messages"):
+            return Prepared(None, [self._chat_ids(fields)], [])
+        text = fields.text("prompt", self._facts.max_model_len * _CHARACTERS_PER_TOKEN, "")
+        if not fields.has("prompt"):
+            raise invalid("prompt", "is missing: send prompt or messages")
+        return Prepared(None, [self._tokenizer.encode(text, fields.boolean("add_special_tokens", True))], [])
+
+    def _common(self, fields: Fields) -> Common:
+        words: list[tuple[int, ...]] = []
+        for word in read_bad_words(fields):
+            plain = tuple(self._tokenizer.encode(word.lstrip() or word, False))
+            spaced = tuple(self._tokenizer.encode(" " + word.lstrip(), False))
+            # the form after a space counts only if it is the same word written with one other first token
+            both = {plain, spaced} if len(plain) == len(spaced) and plain[:1] != spaced[:1] else {plain}
+            words += sorted(both)
+        if any(len(word) > _MAX_BAD_WORD_IDS for word in words) or sum(len(word) + 1 for word in words) > 2000:
+            raise invalid("bad_words", "the words have too many tokens")
+        return Common(fields, self._facts, tuple(words))
+
+    def _truncated(self, fields: Fields, ids: array[int]) -> array[int]:
+        length = self._facts.max_model_len
+        keep = fields.integer("truncate_prompt_tokens", -1, length, None)
+        if keep is None:
+            return ids
+        keep = length - 1 if keep == -1 else keep
+        if fields.text("truncation_side", 5, "left") == "right":
+            return ids[:keep]
+        return ids[len(ids) - keep :] if keep < len(ids) else ids
+
+    def _room(self, length: int, param: str, wanted: int | None) -> int:
+        """Tokens that may follow a prompt of `length`. Raises UserError context_length_exceeded."""
+        room = self._facts.max_model_len - length
+        if length == 0:
+            raise invalid(param, "the prompt has no tokens")
+        if room < 0 or (room == 0 and wanted != 0):
+            raise self._too_long(str(length), param)
+        return room
+
+    def _too_long(self, length: str, param: str) -> UserError:
+        limit = self._facts.max_model_len
+        message = f"This model's maximum context length is {limit} tokens. However, your prompt has {length} tokens. Shorten the {param}."
+        return UserError(400, "context_length_exceeded", message, param)
+
+
+def _messages(value: Any, marked: Any) -> list[dict[str, Any]]:
+    """OpenAI messages → what templates expect: role and text, user strings marked. Raises UserError 400."""
+    if not isinstance(value, list) or not value:
+        raise invalid("messages", "expected a list of at least one message")
+    if len(value) > 4096:
+        raise invalid("messages", "more than 4096 messages")
+    messages = []
+    for index, message in enumerate(value):
+        where = f"messages[{index}]"
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or not 0 < len(message["role"]) <= 64:
+            raise invalid(where, "expected an object with a role")
+        role = "system" if message["role"] == "developer" else message["role"]
+        entry: dict[str, Any] = {"role": marked(role), "content": marked(_text_of(message.get("content"), where))}
+        for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
+            if isinstance(message.get(name), str):
+                entry[name] = marked(message[name])
+        if message.get("tool_calls"):
+            raise UserError(400, "unsupported_parameter", "tool calls are not supported by this version of vsrv", f"{where}.tool_calls")
+        messages.append(entry)
+    return messages
+
+
+def _text_of(content: Any, where: str) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise invalid(f"{where}.content", "expected text or a list of parts")
+    texts: list[str] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in ("text", "input_text") and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind == "refusal" and isinstance(part.get("refusal"), str):
+            texts.append(part["refusal"])
+        elif isinstance(kind, str) and kind not in ("text", "input_text", "refusal"):
+            raise UserError(400, "unsupported_parameter", f"content of type {kind[:40]!r} is not supported: text only", f"{where}.content")
+        else:
+            raise invalid(f"{where}.content", "each part needs a type and its text")
+    return "\n".join(texts)
+
+
+def _cut_after_last(text: str, messages: list[dict[str, Any]]) -> str:
+    """continue_final_message: the prompt ends with the last message's own text."""
+    content = messages[-1]["content"].rstrip()
+    at = text.rfind(content) if content else -1
+    if at < 0:
+        raise invalid("continue_final_message", "the template does not end with the last message's text")
+    return text[: at + len(content)]

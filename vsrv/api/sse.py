@@ -1,0 +1,81 @@
+"""Server-sent events as OpenAI's clients read them: `data: <JSON>`, a blank line, `[DONE]` at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import orjson
+
+DONE = b"data: [DONE]\n\n"
+HEADERS = [
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),  # nginx would collect the stream otherwise
+]
+
+
+def event(value: Any) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+class Stream:
+    """Chunks with an end that is always told: `on_close` runs once even if no chunk was ever asked for."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], on_close: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._on_close: Callable[[], None] | None = on_close
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await self._chunks.__anext__()
+
+    async def aclose(self) -> None:
+        closing = getattr(self._chunks, "aclose", None)
+        try:
+            if closing is not None:
+                await closing()
+        finally:
+            on_close, self._on_close = self._on_close, None
+            if on_close is not None:
+                on_close()
+
+
+async def with_keep_alive(chunks: AsyncIterator[bytes], interval_s: float) -> AsyncIterator[bytes]:
+    """Pass chunks on; after `interval_s` of silence a comment keeps proxies from closing the stream. 0 = never."""
+    if interval_s <= 0:
+        async for chunk in chunks:
+            yield chunk
+        return
+    following: asyncio.Task[bytes] | None = None
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            if following is None:
+                following = loop.create_task(_next(chunks))
+            done, _ = await asyncio.wait((following,), timeout=interval_s)
+            if not done:
+                yield b": keep-alive\n\n"
+                continue
+            try:
+                chunk = following.result()
+            except StopAsyncIteration:
+                return
+            following = None
+            yield chunk
+    finally:
+        if following is not None and not following.done():
+            following.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+                await following
+        closing = getattr(chunks, "aclose", None)
+        if closing is not None:
+            await closing()
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    return await chunks.__anext__()

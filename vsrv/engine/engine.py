@@ -1,0 +1,183 @@
+"""Engine: add, abort, step. The order of everything, on one page.
+
+With lag 1 the results of step n are processed while step n + 1 runs: sampled ids stay on the device and feed the next step, text, usage
+and stops follow one step later, and a token computed for a sequence that turned out to have ended is dropped.
+Every sequence gets exactly one end: an output with a finish reason, or a Failed.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import traceback
+from array import array
+from dataclasses import dataclass
+
+from vsrv.engine import batch as batches
+from vsrv.engine.batch import Batch
+from vsrv.engine.runner import ModelRunner, Sampled
+from vsrv.engine.scheduler import Plan, Scheduler
+from vsrv.engine.sequence import Sequence, SequenceStatus, merge_logprobs
+from vsrv.messages import Failed, FinishReason, Generate, TokenOutput
+
+Output = TokenOutput | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A launched step whose results have not been processed."""
+
+    batch: Batch
+    sampled: Sampled
+
+
+class Engine:
+    """Owned by one thread; nothing here blocks on anything but the device."""
+
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, block_size: int, lag: int, seed: int) -> None:
+        self._runner = runner
+        self.scheduler = scheduler
+        self._block_size = block_size
+        self._lag = lag
+        self._random = random.Random(seed)
+        self._sequences: dict[int, Sequence] = {}
+        self._in_flight: InFlight | None = None
+        self._outbox: list[Output] = []
+        self._arrivals = 0
+        self.num_steps = 0
+        self.prompt_tokens = 0
+        self.generation_tokens = 0
+        self.finished: dict[str, int] = {}
+
+    def add(self, frame: Generate) -> None:
+        """Queue a sequence. What can never run is answered with Failed by the next step."""
+        limits, pool = self.scheduler.limits, self.scheduler.pool
+        length, params = len(frame.prompt_token_ids), frame.params
+        vocabulary = self._runner.model.spec.vocab_size
+        if frame.seq_id in self._sequences:
+            return self._refuse(frame.seq_id, "duplicate_id", "sequence id is already in use")
+        if length == 0:
+            return self._refuse(frame.seq_id, "empty_prompt", "the prompt has no tokens")
+        if length + min(1, params.max_tokens) > limits.max_model_len or pool.blocks_for(length + 1) > pool.num_blocks:
+            message = f"the prompt has {length} tokens, the model's context {limits.max_model_len}"
+            return self._refuse(frame.seq_id, "context_length_exceeded", message)
+        if max(frame.prompt_token_ids) >= vocabulary or any(t >= vocabulary for t in _ids_of(frame)):
+            return self._refuse(frame.seq_id, "invalid_token_id", f"token ids must be below {vocabulary}")
+        seed = self._random.getrandbits(64) if params.seed is None else params.seed
+        self._arrivals += 1
+        sequence = Sequence.of(frame, self._arrivals, seed)
+        self._sequences[frame.seq_id] = sequence
+        self.prompt_tokens += length
+        self.scheduler.add(sequence)
+
+    def abort(self, seq_id: int) -> None:
+        """End a sequence in any state; unknown ids have ended already."""
+        sequence = self._sequences.get(seq_id)
+        if sequence is not None:
+            self._end(sequence, FinishReason.ABORT)
+            self._outbox.append(TokenOutput(seq_id, array("I"), FinishReason.ABORT))
+
+    def has_work(self) -> bool:
+        return bool(self._sequences or self._outbox or self._in_flight)
+
+    def step(self) -> list[Output]:
+        """Schedule, launch, process the results that are due; returns what happened, in order."""
+        plan = self.scheduler.schedule()
+        launched = self._launch(plan) if plan is not None else None
+        if self._lag:
+            due, self._in_flight = self._in_flight, launched
+        else:
+            due = launched
+        if due is not None:
+            self._process(due)
+        outputs, self._outbox = self._outbox, []
+        return outputs
+
+    def reset_statistics(self) -> None:
+        """Start counting anew, after the warm-up."""
+        self.num_steps = self.prompt_tokens = self.generation_tokens = 0
+        self.finished = {}
+        self.scheduler.prefix_queries = self.scheduler.prefix_hits = self.scheduler.num_preemptions = 0
+
+    def check(self) -> None:
+        """Invariants, for tests."""
+        self.scheduler.check()
+        queued = self.scheduler.waiting + self.scheduler.running
+        assert {id(s) for s in queued} == {id(s) for s in self._sequences.values()}, "a sequence is lost or kept after its end"
+
+    def _launch(self, plan: Plan) -> InFlight | None:
+        try:
+            for item in plan.items:
+                if item.sequence.assigned_slot != item.sequence.slot:
+                    self._runner.assign(item.sequence)
+                    item.sequence.assigned_slot = item.sequence.slot
+            batch = batches.build(plan, self._block_size)
+            logits = self._runner.forward(batch)
+            sampled = self._runner.sample(batch, logits)
+        except Exception:
+            self._fail(plan)
+            return None
+        for item in batch.sampling:
+            item.sequence.num_in_flight = 1
+        return InFlight(batch, sampled)
+
+    def _fail(self, plan: Plan) -> None:
+        """A step that raises ends its own sequences and nothing else; what it claimed to have computed is forgotten."""
+        traceback.print_exc(file=sys.stderr)
+        for item in plan.items:
+            self.scheduler.pool.forget(item.named_blocks)
+        for item in plan.items:
+            if item.sequence.status is not SequenceStatus.FINISHED:
+                self._end(item.sequence, FinishReason.ERROR)
+                self._outbox.append(Failed(item.sequence.seq_id, "engine_error", "the engine failed on this request"))
+        self.scheduler.step_done(plan.step)
+
+    def _process(self, done: InFlight) -> None:
+        self.num_steps += 1
+        tokens = done.sampled.ids.tolist()
+        for row, (item, token) in enumerate(zip(done.batch.sampling, tokens, strict=True)):
+            sequence = item.sequence
+            sequence.num_in_flight = 0
+            if sequence.status is SequenceStatus.FINISHED:
+                continue  # ended or aborted while this step ran: the overrun token is dropped
+            self._confirm(sequence, token, row, done.sampled)
+        self.scheduler.step_done(done.batch.plan.step)
+
+    def _confirm(self, sequence: Sequence, token: int, row: int, sampled: Sampled) -> None:
+        prompt_logprobs = None if sequence.reported else merge_logprobs(sequence.prompt_logprobs)
+        cached = None if sequence.reported else sequence.num_cached_tokens or 0
+        sequence.reported = True
+        sequence.prompt_logprobs = []
+        if sequence.params.max_tokens == 0:  # only the prompt was asked for
+            self._end(sequence, FinishReason.LENGTH)
+            output = TokenOutput(sequence.seq_id, array("I"), FinishReason.LENGTH, None, cached, None, prompt_logprobs)
+            self._outbox.append(output)
+            return
+        sequence.token_ids.append(token)
+        self.generation_tokens += 1
+        reason, stop_token = sequence.stop_after(token, self.scheduler.limits.max_model_len)
+        if reason is not FinishReason.NONE:
+            self._end(sequence, reason)
+        self._outbox.append(
+            TokenOutput(
+                sequence.seq_id, array("I", [token]), reason, stop_token, cached, sampled.logprobs.get(row), prompt_logprobs
+            )
+        )
+
+    def _end(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.finish_reason = reason
+        name = reason.name.lower()
+        self.finished[name] = self.finished.get(name, 0) + 1
+        self.scheduler.finish(sequence)
+        del self._sequences[sequence.seq_id]
+
+    def _refuse(self, seq_id: int, code: str, message: str) -> None:
+        self._outbox.append(Failed(seq_id, code, message))
+
+
+def _ids_of(frame: Generate) -> list[int]:
+    """Every token id that the parameters name; they index arrays in the sampling kernel."""
+    params = frame.params
+    named = [*params.stop_token_ids, *params.allowed_token_ids, *(token for token, _ in params.logit_bias)]
+    named += [token for word in params.bad_words for token in word]
+    return named if params.eos_token_id is None else [*named, params.eos_token_id]

@@ -1,0 +1,124 @@
+"""The memory budget, decided before anything large is allocated, and said in words when something does not fit."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vsrv.config import EngineConfig
+from vsrv.errors import ConfigError
+from vsrv.kernels import Kernels
+from vsrv.models.spec import ModelSpec
+
+_CPU_SHARE = 0.30  # of what the host or cgroup leaves after the weights
+_CPU_MAX_NUM_SEQS = 64
+_CPU_MAX_BATCHED_TOKENS = 512  # the packed GEMM is at its limit from 256 rows on; more only delays other streams
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What was decided. `lines` is the table shown at start."""
+
+    num_blocks: int
+    block_bytes: int  # K and V of one block over all layers
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    lines: tuple[str, ...]
+
+
+def available_bytes() -> int:
+    """What this process may still take: MemAvailable, or less if a cgroup (v2 or v1) limits it."""
+    available = 1 << 62
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+    for limit, used in _cgroup_files():
+        try:
+            maximum, current = limit.read_text().strip(), int(used.read_text())
+        except (OSError, ValueError):
+            continue  # no such controller here
+        if maximum.isdigit():
+            available = min(available, max(0, int(maximum) - current))
+    return available
+
+
+def _cgroup_files() -> list[tuple[Path, Path]]:
+    root = Path("/sys/fs/cgroup")
+    pairs = [(root / "memory" / "memory.limit_in_bytes", root / "memory" / "memory.usage_in_bytes")]
+    try:
+        own = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        own = []
+    for line in own:
+        if line.startswith("0::"):
+            folder = root / line[3:].lstrip("/")
+            for parent in (folder, *folder.parents):
+                if parent == root.parent:
+                    break
+                pairs.append((parent / "memory.max", parent / "memory.current"))
+    return pairs
+
+
+def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: Kernels, dtype: str, free_bytes: int) -> Budget:
+    """Fit the KV cache: an explicit size is taken, else min(max_num_seqs x max_model_len, 30 % of what is left).
+
+    Raises ConfigError, with the flags that would work, if not even one sequence of the asked length fits.
+    """
+    k_bytes, v_bytes = kernels.kv_block_bytes(spec.num_kv_heads, spec.head_dim, dtype)
+    block_bytes = (k_bytes + v_bytes) * spec.num_layers
+    weight_bytes = spec.num_parameters * _DTYPE_BYTES[dtype]
+    if config.load_format != "dummy" and weight_bytes > free_bytes:
+        raise ConfigError(
+            f"the weights need {_gib(weight_bytes)} and {_gib(free_bytes)} are free: use a smaller model or --dtype bfloat16"
+        )
+    length = _model_len(config, spec)
+    seqs = config.max_num_seqs or _CPU_MAX_NUM_SEQS
+    wanted = seqs * -(-length // kernels.block_size)
+    if config.num_gpu_blocks_override:
+        num_blocks, source = config.num_gpu_blocks_override, "--num-gpu-blocks-override"
+    elif config.kv_cache_memory_bytes:
+        num_blocks, source = config.kv_cache_memory_bytes // block_bytes, "--kv-cache-memory-bytes"
+    else:
+        share = int((free_bytes - weight_bytes) * _CPU_SHARE) // block_bytes
+        num_blocks, source = min(wanted, share), f"{_CPU_SHARE:.0%} of free memory" if share < wanted else "all sequences"
+    fitting = num_blocks * kernels.block_size
+    if fitting < length:
+        if config.max_model_len is not None or fitting < 2 * kernels.block_size:
+            need = -(-length // kernels.block_size) * block_bytes
+            raise ConfigError(
+                f"one sequence of {length} tokens needs {_gib(need)} of KV cache and {_gib(num_blocks * block_bytes)} are "
+                f"there ({source}): use --max-model-len {max(1, fitting)} or --kv-cache-memory-bytes {need}"
+            )
+        length = fitting
+    batched = max(config.max_num_batched_tokens or _CPU_MAX_BATCHED_TOKENS, 1)
+    lines = (
+        f"weights        {_gib(weight_bytes):>10}  {spec.num_parameters / 1e6:,.1f} million parameters, {dtype}",
+        f"KV cache       {_gib(num_blocks * block_bytes):>10}  {num_blocks:,} blocks of {kernels.block_size} tokens ({source})",
+        f"per token      {block_bytes // kernels.block_size:>8,} B  so {fitting:,} tokens fit, {fitting / length:,.1f} sequences of full length",
+        f"max_model_len  {length:>10,}  tokens in one sequence, prompt and output",
+        f"max_num_seqs   {seqs:>10,}  sequences at once, {batched:,} tokens a step, {kernels.num_threads} threads",
+    )
+    return Budget(num_blocks, block_bytes, length, seqs, batched, lines)
+
+
+def _model_len(config: EngineConfig, spec: ModelSpec) -> int:
+    if config.max_model_len is None:
+        return spec.max_position_embeddings
+    if config.max_model_len > spec.max_position_embeddings:
+        raise ConfigError(
+            f"--max-model-len {config.max_model_len} is above what the model was made for "
+            f"(max_position_embeddings {spec.max_position_embeddings})"
+        )
+    return config.max_model_len
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**28 else f"{num_bytes / 2**20:.1f} MiB"
+
+
+def lower_priority() -> None:
+    """The engine gives way to the front, whose probes and streams share the same cores (niceness 5)."""
+    os.nice(5)

@@ -1,0 +1,263 @@
+"""The engine process: one socket to the front, one loop. Reads frames, steps, writes what happened; ends with the socket.
+
+A slow front never blocks a step: what the socket does not take is kept, and outputs of the same sequence are merged meanwhile.
+"""
+
+from __future__ import annotations
+
+import gc
+import select
+import signal
+import socket
+import time
+from array import array
+from pathlib import Path
+
+from vsrv import boot, kernels, models
+from vsrv.config import EngineConfig
+from vsrv.engine.blocks import BlockPool
+from vsrv.engine.engine import Engine, Output
+from vsrv.engine.memory import Budget, available_bytes, lower_priority, plan_memory
+from vsrv.engine.runner import ModelRunner
+from vsrv.engine.scheduler import Scheduler, SchedulerLimits
+from vsrv.engine.sequence import merge_logprobs
+from vsrv.errors import ConfigError
+from vsrv.messages import (
+    Abort,
+    Beat,
+    Failed,
+    Frame,
+    FrameReader,
+    Generate,
+    Hello,
+    Loading,
+    Ready,
+    SamplingParams,
+    Step,
+    Stop,
+    TokenOutput,
+    encode,
+)
+
+BEAT_INTERVAL_S = 0.5
+EXIT_CONFIG = 78
+_READ_BYTES = 1 << 20
+_MAX_OUTBOX_BYTES = 64 << 20  # a front that is this far behind makes the engine wait instead of filling memory
+_WARMUP_ID = 2**64 - 1  # no front ever sends it
+
+
+class FrontSocket:
+    """Frames in, frames out, never blocking on output. Owned by the engine thread."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(False)
+        self._reader = FrameReader()
+        self._outbox = bytearray()
+        self._waiting: dict[int, Output] = {}  # merged by sequence while the socket is full
+
+    def read(self, wait_s: float) -> list[Frame] | None:
+        """Frames that have arrived, after at most `wait_s` of waiting for the first; None when the front is gone."""
+        writers = [self._socket] if self._outbox else []
+        readable, writable, _ = select.select([self._socket], writers, [], wait_s)
+        if writable:
+            self.flush()
+        if not readable:
+            return []
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            return None
+        return self._reader.feed(data) if data else None
+
+    def send(self, frame: Frame) -> None:
+        self._outbox += encode(frame)
+        self.flush()
+
+    def send_outputs(self, outputs: list[Output]) -> None:
+        """One Step frame for all sequences, now or merged with later ones when the front reads again."""
+        for output in outputs:
+            before = self._waiting.get(output.seq_id)
+            self._waiting[output.seq_id] = output if before is None else merged(before, output)
+        self.flush()
+
+    def flush(self) -> None:
+        while True:
+            if not self._outbox and self._waiting:
+                self._outbox += self._drained()
+            if not self._outbox:
+                return
+            try:
+                sent = self._socket.send(self._outbox)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                self._outbox.clear()  # the next read tells that the front is gone
+                return
+            del self._outbox[:sent]
+
+    @property
+    def is_behind(self) -> bool:
+        return len(self._outbox) > _MAX_OUTBOX_BYTES
+
+    def _drained(self) -> bytes:
+        waiting, self._waiting = list(self._waiting.values()), {}
+        tokens = tuple(output for output in waiting if isinstance(output, TokenOutput))
+        failures = [encode(output) for output in waiting if isinstance(output, Failed)]
+        return (encode(Step(tokens)) if tokens else b"") + b"".join(failures)
+
+
+def merged(first: Output, second: Output) -> Output:
+    """Two outputs of one sequence as one; a failure ends the sequence whatever came before it."""
+    if isinstance(first, Failed) or isinstance(second, Failed):
+        return first if isinstance(first, Failed) else second
+    rows = [part for part in (first.logprobs, second.logprobs) if part is not None]
+    return TokenOutput(
+        first.seq_id,
+        first.token_ids + second.token_ids,
+        second.finish_reason,
+        second.stop_token_id,
+        first.num_cached_tokens if first.num_cached_tokens is not None else second.num_cached_tokens,
+        merge_logprobs(rows),
+        first.prompt_logprobs or second.prompt_logprobs,
+    )
+
+
+def main(fd: int) -> int:
+    """Run the engine process on an inherited socket; returns the exit status."""
+    boot.die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the front decides what it means
+    lower_priority()
+    front = FrontSocket(fd)
+    config = _receive_hello(front)
+    if config is None:
+        return 0
+    try:
+        engine, ready = load(config, front)
+    except ConfigError as error:
+        front.send(Failed(0, "config_error", str(error)))
+        return EXIT_CONFIG
+    front.send(ready)
+    gc.collect()
+    gc.freeze()  # the model's objects live as long as the process: later collections need not walk them
+    return serve_forever(engine, front)
+
+
+def _receive_hello(front: FrontSocket) -> EngineConfig | None:
+    while True:
+        frames = front.read(60.0)
+        if frames is None:
+            return None
+        for frame in frames:
+            if isinstance(frame, Hello):
+                return EngineConfig(**frame.config)
+
+
+def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
+    """Config → an engine that has generated a token. Raises ConfigError."""
+    device = "cpu" if config.device == "auto" else config.device
+    folder = Path(config.model)
+    front.send(Loading("config"))
+    spec = models.read_spec(folder, config.hf_overrides)
+    front.send(Loading("kernels", detail="compiled once, then cached"))
+    ops = kernels.load(device, config.num_threads)
+    if config.block_size not in (None, ops.block_size):
+        raise ConfigError(f"--block-size {config.block_size}: the {device} kernels have blocks of {ops.block_size} tokens")
+    options = models.LoadOptions(config.dtype, config.load_format, config.seed, 0)
+    dtype = options.resolved_dtype(spec)
+    budget = plan_memory(config, spec, ops, dtype, available_bytes())
+    options = models.LoadOptions(config.dtype, config.load_format, config.seed, budget.max_model_len)
+    last = [0.0]
+
+    def progress(fraction: float) -> None:
+        if fraction - last[0] >= 0.05 or fraction == 1.0:
+            last[0] = fraction
+            front.send(Loading("weights", fraction, f"{spec.num_parameters / 1e6:,.0f} million parameters"))
+
+    model = models.load_model(folder, spec, ops, options, progress)
+    front.send(Loading("cache"))
+    runner = ModelRunner(model, ops, budget.num_blocks, budget.max_num_seqs)
+    engine = _assemble(config, budget, runner, ops.block_size)
+    front.send(Loading("warmup"))
+    warm_up(engine, spec.vocab_size)
+    ready = Ready(
+        vocab_size=spec.vocab_size,
+        max_model_len=budget.max_model_len,
+        max_num_seqs=budget.max_num_seqs,
+        max_num_batched_tokens=budget.max_num_batched_tokens,
+        block_size=ops.block_size,
+        num_blocks=budget.num_blocks,
+        max_logprobs=config.max_logprobs,
+        dtype=dtype,
+        device=device,
+        architecture=spec.architecture,
+        budget=budget.lines,
+    )
+    return engine, ready
+
+
+def _assemble(config: EngineConfig, budget: Budget, runner: ModelRunner, block_size: int) -> Engine:
+    limits = SchedulerLimits(
+        budget.max_num_seqs, budget.max_num_batched_tokens, budget.max_model_len,
+        config.long_prefill_token_threshold, config.scheduling_policy,
+    )
+    pool = BlockPool(budget.num_blocks, block_size, config.enable_prefix_caching)
+    return Engine(runner, Scheduler(limits, pool), block_size, 1 if config.async_scheduling else 0, config.seed)
+
+
+def warm_up(engine: Engine, vocab_size: int) -> None:
+    """Generate two tokens through the whole path, with every part of sampling in use. Raises ConfigError if that fails."""
+    params = SamplingParams(
+        max_tokens=2, temperature=0.7, top_k=5, top_p=0.9, min_p=0.01, repetition_penalty=1.1, ignore_eos=True,
+        seed=0, logprobs=1,
+    )
+    ids = array("I", [i % vocab_size for i in range(min(4, engine.scheduler.limits.max_model_len - 2))] or [0])
+    engine.add(Generate(_WARMUP_ID, ids, params))
+    outputs = []
+    while engine.has_work():
+        outputs += engine.step()
+    failures = [output for output in outputs if isinstance(output, Failed)]
+    if failures or not outputs:
+        raise ConfigError(f"the model could not generate a token: {failures[0].message if failures else 'no output'}")
+    engine.scheduler.pool.reset_cache()
+    engine.reset_statistics()
+
+
+def serve_forever(engine: Engine, front: FrontSocket) -> int:
+    """Frames and steps in turn until the socket ends (0) or Stop arrives (0)."""
+    last_beat, last_queues = 0.0, (-1, -1)
+    while True:
+        busy = engine.has_work() and not front.is_behind
+        frames = front.read(0.0 if busy else BEAT_INTERVAL_S)
+        if frames is None:
+            return 0
+        for frame in frames:
+            if isinstance(frame, Generate):
+                engine.add(frame)
+            elif isinstance(frame, Abort):
+                engine.abort(frame.seq_id)
+            elif isinstance(frame, Stop):
+                return 0
+        if busy or engine.has_work():
+            front.send_outputs(engine.step())
+        queues = (len(engine.scheduler.running), len(engine.scheduler.waiting))
+        now = time.monotonic()
+        if queues != last_queues or now - last_beat >= BEAT_INTERVAL_S:
+            last_beat, last_queues = now, queues
+            front.send(_beat(engine, queues))
+
+
+def _beat(engine: Engine, queues: tuple[int, int]) -> Beat:
+    scheduler = engine.scheduler
+    counters = {
+        "prompt_tokens": engine.prompt_tokens,
+        "generation_tokens": engine.generation_tokens,
+        "prefix_cache_queries": scheduler.prefix_queries,
+        "prefix_cache_hits": scheduler.prefix_hits,
+        "preemptions": scheduler.num_preemptions,
+        "cached_blocks": scheduler.pool.num_cached,
+        **{f"finished_{reason}": count for reason, count in engine.finished.items()},
+    }
+    return Beat(engine.num_steps, queues[0], queues[1], scheduler.pool.usage, {k: float(v) for k, v in counters.items()})

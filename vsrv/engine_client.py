@@ -1,0 +1,266 @@
+"""The front's end of the engine socket: starts the engine process, demultiplexes its frames, tells the truth about its health.
+
+Owned by the event loop. Sequence ids count up and are never reused, so a late frame can never reach another request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import socket
+import subprocess
+import time
+from array import array
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+
+from vsrv.boot import child_command
+from vsrv.config import EngineConfig
+from vsrv.errors import EngineError, FrameError
+from vsrv.messages import (
+    Abort,
+    Beat,
+    Failed,
+    FinishReason,
+    Frame,
+    FrameReader,
+    Generate,
+    Hello,
+    Loading,
+    Ready,
+    SamplingParams,
+    Step,
+    Stop,
+    TokenOutput,
+    encode,
+)
+
+_SOCKET_BYTES = 4 << 20
+_LOADING_RETRY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """state: "loading", "ready", "stalled", "draining" or "dead". reason is safe to show to anybody."""
+
+    state: str
+    reason: str
+    phase: str = ""
+    fraction: float = 0.0
+    elapsed_s: float = 0.0
+
+
+class TokenStream:
+    """Outputs of one sequence. Iterate once; `abort` at any time, also after the end."""
+
+    __slots__ = ("_client", "_error", "_outputs", "_waiter", "finished", "seq_id")
+
+    def __init__(self, client: EngineClient, seq_id: int) -> None:
+        self.seq_id = seq_id
+        self.finished = False
+        self._client = client
+        self._outputs: deque[TokenOutput] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: EngineError | None = None
+
+    def __aiter__(self) -> AsyncIterator[TokenOutput]:
+        return self
+
+    async def __anext__(self) -> TokenOutput:
+        while not self._outputs:
+            if self._error is not None:
+                raise self._error
+            if self.finished:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._outputs.popleft()
+
+    def abort(self) -> None:
+        """The sequence is not wanted any more."""
+        self._client.abort(self)
+
+    def put(self, output: TokenOutput) -> None:
+        self._outputs.append(output)
+        if output.finish_reason is not FinishReason.NONE:
+            self.finished = True
+        self._wake()
+
+    def fail(self, error: EngineError) -> None:
+        self._error = error
+        self.finished = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class EngineClient(asyncio.Protocol):
+    """One engine process. `on_line` gets its stderr, line by line; `on_change` is called at Ready and at its end."""
+
+    def __init__(self, stall_timeout_s: float, on_line: Callable[[str], None]) -> None:
+        self.ready: Ready | None = None
+        self.beat: Beat | None = None
+        self.loading = Loading("start")
+        self.draining = False
+        self.failure: str | None = None  # a configuration error that the engine reported before it ended
+        self.ended = asyncio.Event()
+        self.became_ready = asyncio.Event()
+        self._stall_timeout_s = stall_timeout_s
+        self._on_line = on_line
+        self._started = time.monotonic()
+        self._last_step = -1
+        self._last_progress = time.monotonic()
+        self._streams: dict[int, TokenStream] = {}
+        self._ids = itertools.count(1)
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+
+    @property
+    def num_streams(self) -> int:
+        return len(self._streams)
+
+    async def start(self, config: EngineConfig) -> None:
+        """Start the process and send it its configuration; loading goes on in the background."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        command = [*child_command("_engine"), "--fd", str(theirs.fileno())]
+        self._process = await asyncio.create_subprocess_exec(
+            *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        theirs.close()
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self, sock=ours)
+        self._send(Hello(asdict(config)))
+        self._watch_task = loop.create_task(self._watch(self._process))
+
+    async def stop(self, grace_s: float = 2.0) -> None:
+        """End the process: asked first, killed if it does not listen."""
+        self._stopping = True
+        process = self._process
+        if process is None:
+            return
+        if self._transport is not None and not self._transport.is_closing():
+            self._send(Stop())
+        try:
+            await asyncio.wait_for(process.wait(), grace_s)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+        await self._watch_task
+
+    def health(self) -> Health:
+        """What a load balancer should know, from the engine's step counter and not from its process being alive."""
+        elapsed = time.monotonic() - self._started
+        if self.ended.is_set():
+            return Health("dead", "the engine process has ended")
+        if self.draining:
+            return Health("draining", "the server is shutting down")
+        if self.ready is None:
+            loading = self.loading
+            return Health("loading", f"the model is loading: {loading.phase}", loading.phase, loading.fraction, elapsed)
+        silent = time.monotonic() - self._last_progress
+        if self._streams and silent > self._stall_timeout_s:
+            return Health("stalled", f"no engine step for {silent:.0f} s while requests wait")
+        return Health("ready", "")
+
+    def submit(
+        self, prompt_token_ids: array[int], params: SamplingParams, cache_salt: str = "", priority: int = 0
+    ) -> TokenStream:
+        """Queue one sequence. Raises EngineError when the engine cannot take it."""
+        if self.ended.is_set():
+            raise EngineError("engine_dead", "the engine has ended; the server is going down", 5.0)
+        if self.ready is None:
+            raise EngineError("model_loading", self.health().reason, _LOADING_RETRY_S)
+        if not self._streams:
+            self._last_progress = time.monotonic()  # an idle engine makes no steps
+        stream = TokenStream(self, next(self._ids))
+        self._streams[stream.seq_id] = stream
+        self._send(Generate(stream.seq_id, prompt_token_ids, params, cache_salt, priority=priority))
+        return stream
+
+    def abort(self, stream: TokenStream) -> None:
+        if self._streams.pop(stream.seq_id, None) is not None:
+            self._send(Abort(stream.seq_id))
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=64 << 20)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._reader.feed(data):
+                self._take(frame)
+        except FrameError as error:
+            self._on_line(f"engine sent a malformed frame: {error}")
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_all()
+
+    def _take(self, frame: Frame) -> None:
+        if isinstance(frame, Step):
+            for output in frame.outputs:
+                stream = self._streams.get(output.seq_id)
+                if stream is None:
+                    continue  # aborted by us a moment ago
+                if output.finish_reason is not FinishReason.NONE:
+                    del self._streams[output.seq_id]
+                stream.put(output)
+            self._last_progress = time.monotonic()
+        elif isinstance(frame, Beat):
+            self.beat = frame
+            if frame.step != self._last_step:
+                self._last_step = frame.step
+                self._last_progress = time.monotonic()
+        elif isinstance(frame, Failed):
+            self._fail(frame)
+        elif isinstance(frame, Loading):
+            self.loading = frame
+        elif isinstance(frame, Ready):
+            self.ready = frame
+            self._last_progress = time.monotonic()
+            self.became_ready.set()
+
+    def _fail(self, frame: Failed) -> None:
+        if frame.seq_id == 0:
+            self.failure = frame.message
+            return
+        stream = self._streams.pop(frame.seq_id, None)
+        if stream is not None:
+            stream.fail(EngineError(frame.code, frame.message))
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Pass the engine's stderr on, then note its end."""
+        assert process.stderr is not None
+        while line := await process.stderr.readline():
+            self._on_line(line.decode(errors="replace").rstrip())
+        status = await process.wait()
+        if status != 0 and not self._stopping and self.failure is None:
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            self._on_line(f"the engine process ended with {how}")
+        self._end_all()
+
+    def _end_all(self) -> None:
+        if self.ended.is_set():
+            return
+        self.ended.set()
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.fail(EngineError("engine_dead", "the engine ended while it worked on this request", 5.0))
+
+    def _send(self, frame: Frame) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(frame))

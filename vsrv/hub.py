@@ -1,0 +1,105 @@
+"""MODEL → a local folder. A folder stays local and touches no network; a hub id is taken from the cache first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vsrv.errors import ConfigError, UnsupportedModelError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]  # never *.bin or *.pt
+
+
+@dataclass(frozen=True, slots=True)
+class HubOptions:
+    """Where downloads come from and go to; None takes the Hugging Face defaults (HF_HOME, HF_ENDPOINT, HF_TOKEN …)."""
+
+    revision: str | None = None
+    download_dir: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+def resolve(model: str, options: HubOptions, progress: Callable[[str], None]) -> Path:
+    """The folder of a model, downloaded if it must be. Raises ConfigError that says what to do."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise UnsupportedModelError(f"{model} is a file; MODEL is a Hugging Face folder with config.json and safetensors, or a hub id")
+    if model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
+        raise ConfigError(f"{model}: no such folder, and no hub id of the form organisation/name")
+    return _from_hub(model, options, progress)
+
+
+def _from_hub(model: str, options: HubOptions, progress: Callable[[str], None]) -> Path:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def snapshot(local_only: bool) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                model, revision=options.revision, cache_dir=options.download_dir, token=options.token or None,
+                allow_patterns=_PATTERNS, local_files_only=local_only, tqdm_class=progress_class(model, progress),
+            )
+        )
+
+    try:
+        folder = snapshot(True)
+        if is_complete(folder):
+            return folder
+    except errors.LocalEntryNotFoundError:
+        progress(f"{model} is not in the cache: downloading")
+    try:
+        folder = snapshot(False)
+    except errors.GatedRepoError:
+        raise ConfigError(f"{model} is gated: accept its terms on the hub and give --hf-token") from None
+    except errors.RevisionNotFoundError:
+        raise ConfigError(f"{model} has no revision {options.revision!r}: check --revision") from None
+    except errors.RepositoryNotFoundError:
+        raise ConfigError(f"the hub has no model {model}, or it is private: check the name, or give --hf-token") from None
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
+        raise ConfigError(
+            f"{model} is not in the cache and the hub cannot be reached: copy the model's folder here and serve its path, or allow the download"
+        ) from None
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise ConfigError(f"downloading {model} failed ({type(error).__name__}); run the command again to resume") from None
+    if not is_complete(folder):
+        raise UnsupportedModelError(f"{model} has no complete safetensors weights; vsrv reads safetensors only")
+    progress(f"{model} is in {folder}")
+    return folder
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether config, tokenizer and every weight file that the index names are there."""
+    import json
+
+    if not (folder / "config.json").is_file() or not (folder / "tokenizer.json").is_file():
+        return False
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = set(json.loads(index.read_text())["weight_map"].values())
+        return all((folder / name).is_file() for name in files)
+    return (folder / "model.safetensors").is_file()
+
+
+def progress_class(model: str, progress: Callable[[str], None]) -> type:
+    """A stand-in for tqdm that reports whole files as lines: bars belong on terminals, not in logs."""
+    from huggingface_hub.utils import tqdm
+
+    class Lines(tqdm):  # type: ignore[misc, type-arg]
+        def __init__(self, *arguments: object, **options: object) -> None:
+            options["disable"] = True
+            super().__init__(*arguments, **options)
+            self._reported = 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._reported += n or 0
+            total = self.total
+            if total and self._reported and (total < 100 or self._reported >= total):
+                progress(f"{model}: {self._reported:,.0f} of {total:,.0f} {self.unit or 'files'}")
+            return super().update(n)
+
+    return Lines

@@ -1,0 +1,1 @@
+"""numba twins of the kernels for hosts without a GPU."""

@@ -1,0 +1,80 @@
+"""Safetensors files → tensors by name. Never pickle: other formats are refused by name (rule R19)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from vsrv.errors import ConfigError, UnsupportedModelError
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf")
+
+
+class Checkpoint:
+    """The tensors of a model folder, read one at a time; pages of a file are only mapped while a tensor is copied out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file_of = _tensor_files(folder)
+        self._open: dict[str, Any] = {}
+        self._unread = set(self._file_of)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file_of
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Any:
+        """The tensor `name`, checked against `shape`. Raises ConfigError naming it."""
+        file = self._file_of.get(name)
+        if file is None:
+            raise ConfigError(f"{self.folder}: tensor {name} {list(shape)} is missing from the checkpoint")
+        if file not in self._open:
+            self._open.clear()  # one mapped file at a time bounds the resident memory
+            self._open[file] = _open(self.folder / file)
+        tensor = self._open[file].get_tensor(name)
+        if tuple(tensor.shape) != shape:
+            raise ConfigError(f"{self.folder}: tensor {name} has shape {list(tensor.shape)}, config.json says {list(shape)}")
+        self._unread.discard(name)
+        return tensor
+
+    def unread(self) -> Iterator[str]:
+        """Names that nothing asked for."""
+        return iter(sorted(self._unread))
+
+    def close(self) -> None:
+        self._open.clear()
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(str(path), "pt")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is named by the index but missing: the download is incomplete") from None
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def _tensor_files(folder: Path) -> dict[str, str]:
+    """Tensor name → file name, from the index or from the single file."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            table = json.loads(index.read_text())["weight_map"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"cannot read {index}: {error}") from error
+        for file in set(table.values()):
+            if "/" in file or "\\" in file:
+                raise ConfigError(f"{index} names the file {file!r} outside of the model folder")
+        return dict(table)
+    if (folder / "model.safetensors").is_file():
+        names = _open(folder / "model.safetensors").keys()
+        return {name: "model.safetensors" for name in names}
+    other = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
+    if other:
+        raise UnsupportedModelError(
+            f"{folder} holds {other[0]} but no model.safetensors; vsrv reads safetensors only: convert the weights first"
+        )
+    raise ConfigError(f"{folder} has neither model.safetensors nor model.safetensors.index.json")

@@ -1,0 +1,157 @@
+"""THE table: one row for each setting. Command line, environment, TOML, help and `vsrv config` are made from it.
+
+Data only: no imports beyond the standard library's light ones, no handlers, so that `--help` costs nothing.
+A row with `refused` is known so that a vLLM command line gets an exact answer: its default is accepted, anything else is refused
+with the reason and the alternative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["str", "int", "float", "bool", "list", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting. `human` integers take k/m/g (1000) and K/M/G (1024). `flags` are further spellings, `env` further variables."""
+
+    name: str
+    kind: Kind
+    default: Any
+    group: str
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    flags: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    human: bool = False
+    secret: bool = False
+    refused: str = ""
+    fallback: Any = field(default=None)
+
+    @property
+    def variable(self) -> str:
+        return "VSRV_" + self.name.replace("-", "_").upper()
+
+
+_NO_TOOLS = "tool calls are not in this version; leave the flag out and do not send `tools`"
+_NO_POOLING = "embedding and pooling models are not in this version; vsrv serves text generation"
+
+OPTIONS: tuple[Option, ...] = (
+    # network
+    Option("host", "str", "127.0.0.1", "network", "address to bind; anything but the loopback interface needs --api-key"),
+    Option("port", "int", 8000, "network", "TCP port", low=0, high=65535),
+    Option("uds", "str", None, "network", "path of a Unix socket to listen on instead of host and port"),
+    Option("root-path", "str", "", "network", "path prefix that a reverse proxy leaves in the request path, such as /llm"),
+    Option("ssl-certfile", "str", None, "network", "TLS certificate chain (PEM); switches HTTPS on, with --ssl-keyfile"),
+    Option("ssl-keyfile", "str", None, "network", "TLS private key (PEM)"),
+    Option("ssl-keyfile-password", "str", None, "network", "password of the private key", secret=True),
+    Option("ssl-ca-certs", "str", None, "network", "CA bundle that client certificates are checked against (mutual TLS)"),
+    Option("ssl-cert-reqs", "int", 0, "network", "client certificate: 0 none, 1 optional, 2 required", low=0, high=2),
+    Option("ssl-ciphers", "str", None, "network", "OpenSSL cipher list for TLS 1.2; the default allows AEAD suites only"),
+    Option("max-connections", "int", 1024, "network", "connections at once; further ones wait in the kernel's queue", low=1, high=65536),
+    Option("keep-alive-timeout", "float", 120.0, "network", "seconds that an idle connection is kept", low=1, high=3600, env=("VLLM_HTTP_TIMEOUT_KEEP_ALIVE",)),
+    Option("max-body-bytes", "int", 32 << 20, "network", "largest request body in bytes, else 413", low=1024, high=1 << 30, human=True),
+    Option("h11-max-incomplete-event-size", "int", 32768, "network", "largest request head in bytes, else 431", low=4096, high=4 << 20),
+    Option("h11-max-header-count", "int", 100, "network", "largest number of request headers, else 431", low=8, high=256),
+    Option("enable-ssl-refresh", "bool", False, "network", "watch and reload certificate files", refused="certificates are read at start in this version; restart the server to change them"),
+    # security
+    Option("api-key", "list", (), "security", "keys that clients must send (Bearer or x-api-key); several values and repeats all count", env=("VLLM_API_KEY",), secret=True),
+    Option("allow-unauthenticated", "bool", False, "security", "serve a non-loopback address without any key"),
+    Option("allowed-origins", "list", (), "security", "web origins that browsers may call from (CORS), such as https://app.example.com; * for all"),
+    Option("allowed-methods", "list", ("*",), "security", "CORS methods"),
+    Option("allowed-headers", "list", ("*",), "security", "CORS request headers"),
+    Option("allow-credentials", "bool", False, "security", "CORS credentials; needs exact origins"),
+    Option("trust-request-chat-template", "bool", False, "security", "templates sent by requests", refused="a template is a program; put it into --chat-template"),
+    Option("trust-remote-code", "bool", False, "security", "run code from the model folder", refused="vsrv never runs code that comes with a model; the supported architectures need none"),
+    # model
+    Option("model", "str", None, "model", "model folder or hub id, same as the positional MODEL; without one the embedded demo model is served"),
+    Option("served-model-name", "list", (), "model", "names that requests may use; the first is reported"),
+    Option("revision", "str", None, "model", "branch, tag or commit on the hub, for all files of the model"),
+    Option("download-dir", "str", None, "model", "folder for downloaded models (default: the Hugging Face cache)"),
+    Option("hf-token", "str", None, "model", "token for downloads from the hub", env=("HF_TOKEN",), secret=True),
+    Option("hf-overrides", "json", {}, "model", "JSON object laid over the model's config.json"),
+    Option("load-format", "str", "auto", "model", "auto and safetensors read the weights, dummy makes seeded random ones", choices=("auto", "safetensors", "dummy")),
+    Option("dtype", "str", "auto", "model", "type of weights and KV cache; auto keeps the checkpoint's", choices=("auto", "half", "float16", "bfloat16", "float", "float32")),
+    Option("max-model-len", "int", None, "model", "longest sequence in tokens, prompt and output; auto (or -1) fits the model and the memory", low=1, high=1 << 27, human=True, fallback=-1),
+    Option("seed", "int", 0, "model", "seed of the engine: without request seeds a restarted server repeats itself", low=-(2**63), high=2**63 - 1),
+    Option("generation-config", "str", "auto", "model", "auto takes sampling defaults from the model's generation_config.json, vllm takes none, else a folder"),
+    Option("override-generation-config", "json", {}, "model", "JSON object of sampling defaults, such as {\"temperature\": 0.3}"),
+    Option("max-logprobs", "int", 20, "model", "most logprobs that a request may ask for", low=0, high=1000),
+    Option("logprobs-mode", "str", "raw_logprobs", "model", "what logprobs are taken from", refused="only raw_logprobs (before bias, penalties and temperature) is built"),
+    Option("tokenizer", "str", None, "model", "other tokenizer", refused="put the tokenizer.json into the model folder: weights and tokenizer belong together"),
+    Option("runner", "str", "auto", "model", "kind of model", choices=("auto", "generate", "pooling", "draft"), refused=_NO_POOLING, fallback="generate"),
+    Option("convert", "str", "auto", "model", "adapter for pooling", choices=("auto", "none", "embed", "classify"), refused=_NO_POOLING, fallback="none"),
+    Option("pooler-config", "json", {}, "model", "pooling settings", refused=_NO_POOLING),
+    Option("quantization", "str", None, "model", "quantisation method", flags=("-q",), refused="quantised weights are not in this version; use a float32, float16 or bfloat16 checkpoint"),
+    Option("structured-outputs-config", "json", {}, "model", "grammar settings", refused="structured outputs are not in this version"),
+    # chat
+    Option("chat-template", "str", None, "chat", "Jinja template file, or the template itself, instead of the model's"),
+    Option("chat-template-content-format", "str", "auto", "chat", "how content reaches the template", choices=("auto", "string", "openai")),
+    Option("default-chat-template-kwargs", "json", {}, "chat", "JSON object of template variables, such as {\"enable_thinking\": false}"),
+    Option("response-role", "str", "assistant", "chat", "role of answers"),
+    Option("enable-prompt-tokens-details", "bool", True, "chat", "report cached prompt tokens in usage"),
+    Option("enable-force-include-usage", "bool", False, "chat", "send usage at the end of every stream"),
+    Option("sse-keep-alive-interval", "float", 15.0, "chat", "seconds of silence in a stream before a comment line; 0 = never", low=0, high=3600),
+    Option("return-tokens-as-token-ids", "bool", False, "chat", "logprob tokens as token_id:N"),
+    Option("enable-auto-tool-choice", "bool", False, "chat", "tool_choice auto", refused=_NO_TOOLS),
+    Option("tool-call-parser", "str", None, "chat", "tool call format", refused=_NO_TOOLS),
+    Option("reasoning-parser", "str", "", "chat", "reasoning format", refused="reasoning is not split from the answer in this version; it arrives as content"),
+    # performance
+    Option("device", "str", "auto", "performance", "where to compute; CUDA kernels are not in this version", choices=("auto", "cpu", "cuda")),
+    Option("threads", "int", 0, "performance", "CPU threads of the engine; 0 = every core that the process may use", low=0, high=1024),
+    Option("max-num-seqs", "int", None, "performance", "sequences computed at once (CPU default 64); more wait in the queue", low=1, high=4096),
+    Option("max-num-batched-tokens", "int", None, "performance", "token budget of one step (CPU default 512): larger prefers throughput, smaller steady streams", low=1, high=1 << 20, human=True),
+    Option("block-size", "int", None, "performance", "tokens in one KV block; the CPU kernels have 32", low=1, high=1024),
+    Option("kv-cache-memory-bytes", "int", None, "performance", "size of the KV cache instead of the computed one, such as 4G", low=1, high=1 << 50, human=True),
+    Option("gpu-memory-utilization", "float", 0.92, "performance", "share of the GPU's memory to use", low=0.01, high=1, flags=("--device-memory-utilization",)),
+    Option("num-gpu-blocks-override", "int", None, "performance", "exact number of KV blocks", low=1, high=1 << 30),
+    Option("kv-cache-dtype", "str", "auto", "performance", "type of the KV cache", refused="the KV cache has the weights' type in this version: change --dtype"),
+    Option("enable-prefix-caching", "bool", True, "performance", "reuse the KV of prompt beginnings, within one tenant"),
+    Option("enable-chunked-prefill", "bool", True, "performance", "compute long prompts in pieces beside running streams", refused="chunked prefill is how the engine works; use a larger --max-num-batched-tokens to have whole prompts in a step"),
+    Option("long-prefill-token-threshold", "int", 0, "performance", "most tokens of one prompt in one step; 0 = the whole budget", low=0, high=1 << 20),
+    Option("scheduling-policy", "str", "fcfs", "performance", "order of waiting requests", choices=("fcfs", "priority")),
+    Option("async-scheduling", "bool", None, "performance", "process results of a step while the next one runs (default: off on CPU)"),
+    Option("enforce-eager", "bool", False, "performance", "no CUDA graphs; nothing to do on the CPU"),
+    Option("max-num-queued-reqs", "int", 1024, "performance", "requests running and waiting, n counted; above it 503 with Retry-After", low=1, high=1 << 20),
+    Option("max-num-queued-tokens", "int", 4_000_000, "performance", "prompt tokens of waiting requests; above it 503 with Retry-After", low=1, high=1 << 40, human=True),
+    Option("max-n-sequences", "int", 64, "performance", "largest n of a request", low=1, high=16384, env=("VLLM_MAX_N_SEQUENCES",)),
+    Option("max-completion-prompts", "int", 128, "performance", "most prompts in one completions request", low=1, high=4096, env=("VLLM_MAX_COMPLETION_PROMPTS",)),
+    Option("tensor-parallel-size", "int", 1, "performance", "GPUs for one model", flags=("-tp",), low=1, high=64, refused="one device for each model in this version; run several servers behind a load balancer"),
+    Option("device-ids", "str", None, "performance", "GPUs to use", refused="set CUDA_VISIBLE_DEVICES instead"),
+    # operation
+    Option("config", "str", None, "operation", "TOML file of options (keys as on the command line, - or _)"),
+    Option("shutdown-timeout", "float", 30.0, "operation", "seconds that running requests may finish in after SIGTERM", low=0, high=3600),
+    Option("engine-stall-timeout", "float", 30.0, "operation", "seconds without a step while work waits before /health says stalled", low=1, high=3600),
+    Option("log-level", "str", "info", "operation", "least important lines that are shown", choices=("debug", "info", "warning", "error"), flags=("--uvicorn-log-level",), env=("VLLM_LOGGING_LEVEL",)),
+    Option("log-format", "str", "text", "operation", "form of log lines", choices=("text", "json")),
+    Option("enable-log-requests", "bool", True, "operation", "one line for each request, never with prompt text"),
+    Option("disable-uvicorn-access-log", "bool", False, "operation", "no line for each request"),
+    Option("disable-access-log-for-endpoints", "str", "/health,/livez,/readyz,/metrics,/ping", "operation", "comma-separated paths without a log line"),
+    Option("disable-log-stats", "bool", False, "operation", "no vllm:* engine metrics"),
+    Option("enable-request-id-headers", "bool", True, "operation", "X-Request-Id on every response", refused="every response carries X-Request-Id"),
+)
+
+GROUPS: tuple[tuple[str, str], ...] = (
+    ("network", "where to listen, TLS, limits of the HTTP layer"),
+    ("security", "keys and origins"),
+    ("model", "which model, how it is read, sampling defaults"),
+    ("chat", "templates and streams"),
+    ("performance", "concurrency, memory, scheduling"),
+    ("operation", "configuration file, logs, shutdown"),
+)
+
+# vLLM flags that vsrv does not have, by what they belong to; so that the answer is better than "unknown".
+FOREIGN: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("LoRA adapters are not in this version", ("enable-lora", "lora-modules", "max-loras", "max-lora-rank", "max-cpu-loras", "lora-dtype")),
+    ("speculative decoding is not in this version", ("speculative-config", "spec-method", "spec-model", "spec-tokens")),
+    ("one device for each model in this version; run several servers behind a load balancer", ("pipeline-parallel-size", "data-parallel-size", "data-parallel-rank", "enable-expert-parallel", "distributed-executor-backend", "nnodes", "node-rank", "master-addr", "master-port", "headless", "api-server-count")),
+    ("vsrv serves text only", ("limit-mm-per-prompt", "mm-processor-kwargs", "allowed-local-media-path", "allowed-media-domains", "media-io-kwargs", "language-model-only")),
+    ("vsrv compiles nothing but its own kernels", ("compilation-config", "optimization-level", "attention-backend", "attention-config", "cudagraph-capture-sizes")),
+    ("vsrv has no plug-ins", ("middleware", "tool-parser-plugin", "reasoning-parser-plugin", "logits-processors", "io-processor-plugin", "worker-cls", "worker-extension-cls")),
+    ("KV transfer between servers is not in this version", ("kv-transfer-config", "kv-events-config", "kv-offloading-size", "ec-transfer-config")),
+    ("tokenizer.json is the only tokenizer format", ("tokenizer-mode", "skip-tokenizer-init", "tokenizer-revision", "code-revision", "config-format", "model-impl")),
+)

@@ -1,0 +1,125 @@
+"""The front's end of the prepare child: one exchange at a time, a time limit on each, a new child after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from vsrv.api.prepare import Prepared, Preparer
+from vsrv.api.schema import ModelFacts
+from vsrv.boot import child_command
+from vsrv.errors import ConfigError, UserError
+from vsrv.prepare_worker import BROKEN, DIALECTS, HEADER, INIT, PREPARE, REFUSED
+
+SMALL_BODY_BYTES = 16 * 1024  # completions up to this size are prepared in the front: quicker than a trip to the child
+
+
+class PrepareClient:
+    """Owned by the event loop. `local` prepares what is small and runs no template."""
+
+    def __init__(self, folder: Path, chat_template: str | None, time_limit_s: float, on_line: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._chat_template = chat_template
+        self._time_limit_s = time_limit_s
+        self._on_line = on_line
+        self._facts: ModelFacts | None = None
+        self._local: Preparer | None = None
+        self._lock = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._number = 0
+        self._tasks: set[asyncio.Task[bytes]] = set()
+
+    async def start(self) -> None:
+        """Start the child, so that its imports run beside the engine's loading."""
+        ours, theirs = socket.socketpair()
+        command = [*child_command("_prepare"), "--fd", str(theirs.fileno())]
+        self._process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        theirs.close()
+        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+
+    async def configure(self, facts: ModelFacts, local: Preparer) -> None:
+        """Give the child what requests are checked against. Raises ConfigError when the template or tokenizer is unusable."""
+        self._facts, self._local = facts, local
+        async with self._lock:
+            await self._init()
+
+    async def prepare(self, dialect: str, body: bytes) -> Prepared:
+        """Body → checked request and ids. Raises UserError."""
+        assert self._local is not None, "configure comes first"
+        if dialect == "completions" and len(body) <= SMALL_BODY_BYTES:
+            return self._local.prepare(dialect, body)
+        # The exchange goes on if the client leaves meanwhile: its answer must be read before the next one is asked.
+        task = asyncio.get_running_loop().create_task(self._locked_exchange(dialect, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return Prepared.from_frame(await asyncio.shield(task))
+
+    async def stop(self) -> None:
+        await self._kill()
+
+    def _forget(self, task: asyncio.Task[bytes]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # its requester has it, or has left
+
+    async def _locked_exchange(self, dialect: str, body: bytes) -> bytes:
+        async with self._lock:
+            if self._process is None:
+                await self.start()
+                await self._init()
+            try:
+                exchange = self._exchange(PREPARE, bytes([DIALECTS.index(dialect)]) + body)
+                return await asyncio.wait_for(exchange, self._time_limit_s)
+            except TimeoutError:
+                await self._restart(f"a request took more than {self._time_limit_s:g} s to prepare")
+                raise UserError(
+                    400, "prepare_timeout", f"template and tokenising took more than {self._time_limit_s:g} seconds", None
+                ) from None
+            except (ConnectionError, asyncio.IncompleteReadError):
+                await self._restart("it ended")
+                raise UserError(503, "prepare_failed", "the request could not be prepared; try again", None, 1.0) from None
+
+    async def _restart(self, why: str) -> None:
+        self._on_line(f"restarting the prepare child: {why}")
+        await self._kill()
+        await self.start()
+        await self._init()
+
+    async def _init(self) -> None:
+        assert self._facts is not None
+        settings = {"folder": str(self._folder), "chat_template": self._chat_template, "facts": asdict(self._facts)}
+        await self._exchange(INIT, json.dumps(settings).encode())
+
+    async def _exchange(self, kind: int, payload: bytes) -> bytes:
+        assert self._reader is not None and self._writer is not None
+        self._number = (self._number + 1) & 0xFFFFFFFF
+        self._writer.write(HEADER.pack(len(payload), self._number, kind) + payload)
+        await self._writer.drain()
+        while True:
+            length, number, answer = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+            data = await self._reader.readexactly(length)
+            if number == self._number:
+                break
+        if answer == REFUSED:
+            table = json.loads(data)
+            raise UserError(table["status"], table["code"], table["message"], table["param"])
+        if answer == BROKEN:
+            raise ConfigError(data.decode())
+        return data
+
+    async def _kill(self) -> None:
+        process, self._process = self._process, None
+        if self._writer is not None:
+            self._writer.close()
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

@@ -1,0 +1,106 @@
+"""The prepare child: templates, long tokenising and large bodies, one request at a time, in a process that can be killed.
+
+Frames on the socket, both ways: u32 length, u32 id, u8 kind, payload. See prepare_client.py for the other end.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+from vsrv import boot
+from vsrv.api.prepare import Preparer
+from vsrv.api.schema import ModelFacts, SamplingDefaults
+from vsrv.errors import ConfigError, UserError
+from vsrv.text.template import ChatTemplate, load_template_source, tokenizer_config
+from vsrv.text.tokenizer import Tokenizer
+
+HEADER = struct.Struct("<IIB")
+INIT, PREPARE, RESULT, REFUSED, BROKEN = 1, 2, 3, 4, 5
+DIALECTS = ("chat", "completions", "tokenize")
+_MEMORY_BYTES = 4 << 30  # of address space: far above an honest request, far below the host
+
+
+def main(fd: int) -> int:
+    """Serve until the socket ends; returns the exit status."""
+    boot.die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    sock = socket.socket(fileno=fd)
+    preparer: Preparer | None = None
+    while (frame := _receive(sock)) is not None:
+        number, kind, payload = frame
+        if kind == INIT:
+            try:
+                preparer = _build(json.loads(payload))
+            except ConfigError as error:
+                _send(sock, number, BROKEN, str(error).encode())
+                return 78
+            _send(sock, number, RESULT, b"")
+        else:
+            answer_kind, answer = _answer(preparer, payload)
+            _send(sock, number, answer_kind, answer)
+    return 0
+
+
+def build_preparer(folder: Path, chat_template: str | None, facts: ModelFacts, tokenizer: Tokenizer) -> Preparer:
+    """A Preparer for a model folder. Raises ConfigError."""
+    source = load_template_source(folder, chat_template)
+    template = None if source is None else ChatTemplate(source, tokenizer_config(folder))
+    return Preparer(tokenizer, template, facts)
+
+
+def facts_of(table: dict[str, Any]) -> ModelFacts:
+    """JSON form → ModelFacts."""
+    defaults = SamplingDefaults(**table.pop("defaults"))
+    lists = {name: tuple(table.pop(name)) for name in ("served_names", "extra_stop_ids")}
+    return ModelFacts(defaults=defaults, **lists, **table)
+
+
+def _build(settings: dict[str, Any]) -> Preparer:
+    folder = Path(settings["folder"])
+    return build_preparer(folder, settings["chat_template"], facts_of(settings["facts"]), Tokenizer(folder))
+
+
+def _answer(preparer: Preparer | None, payload: bytes) -> tuple[int, bytes]:
+    """payload: one byte that names the dialect, then the body."""
+    if preparer is None:
+        raise RuntimeError("PREPARE before INIT")
+    try:
+        return RESULT, preparer.prepare(DIALECTS[payload[0]], payload[1:]).to_frame()
+    except UserError as error:
+        table = {"status": error.status, "code": error.code, "message": error.message, "param": error.param}
+        return REFUSED, json.dumps(table).encode()
+    except MemoryError:
+        table = {"status": 413, "code": "request_too_large", "message": "the request needs too much memory to prepare", "param": None}
+        return REFUSED, json.dumps(table).encode()
+
+
+def _receive(sock: socket.socket) -> tuple[int, int, bytes] | None:
+    head = _exactly(sock, HEADER.size)
+    if head is None:
+        return None
+    length, number, kind = HEADER.unpack(head)
+    payload = _exactly(sock, length)
+    return None if payload is None else (number, kind, payload)
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        piece = sock.recv(min(1 << 20, size - len(parts)))
+        if not piece:
+            return None
+        parts += piece
+    return bytes(parts)
+
+
+def _send(sock: socket.socket, number: int, kind: int, payload: bytes) -> None:
+    sock.sendall(HEADER.pack(len(payload), number, kind) + payload)

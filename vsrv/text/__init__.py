@@ -1,0 +1,1 @@
+"""Strings ↔ token ids: tokenizer.json, chat templates, incremental detokenising. No HTTP, no torch."""

@@ -1,0 +1,97 @@
+"""Ids → text as they arrive: whole characters only, stop strings found across tokens, as little held back as possible."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vsrv.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """How ids become text. `min_tokens`: stop strings count only in text after so many tokens."""
+
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    skip_special_tokens: bool = True
+    min_tokens: int = 0
+
+
+class Detokenizer:
+    """One sequence's text. `feed` returns what may be sent; after `stopped` is set, nothing more comes."""
+
+    __slots__ = ("_decoder", "_held", "_options", "_searchable", "_tokenizer", "num_tokens", "stopped")
+
+    def __init__(self, tokenizer: Tokenizer, options: TextOptions) -> None:
+        self._tokenizer = tokenizer
+        self._options = options
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self._searchable = 0  # characters at the start of _held that min_tokens exempts from the search
+        self.num_tokens = 0
+        self.stopped: str | None = None
+
+    def feed(self, token_ids: Iterable[int]) -> tuple[str, int]:
+        """New ids → (text that may be sent, number of ids used). Fewer are used when a stop string is complete."""
+        used = 0
+        sent: list[str] = []
+        for token_id in token_ids:
+            used += 1
+            self.num_tokens += 1
+            if self._options.skip_special_tokens and token_id in self._tokenizer.special_ids:
+                continue
+            sent.append(self._take(self._decoder.decode(self._tokenizer.token_bytes(token_id))))
+            if self.stopped is not None:
+                break
+        return "".join(sent), used
+
+    def finish(self) -> str:
+        """What was held back: the beginning of a stop string that never came, an unfinished character as U+FFFD."""
+        if self.stopped is not None:
+            return ""
+        rest = self._held + self._decoder.decode(b"", True)
+        self._held = ""
+        return rest
+
+    def _take(self, text: str) -> str:
+        stops = self._options.stop
+        if not stops:
+            return text
+        if self.num_tokens <= self._options.min_tokens:
+            self._searchable = len(self._held) + len(text)
+        self._held += text
+        match = _first_to_end(self._held, stops, self._searchable)
+        if match is not None:
+            start, stop = match
+            self.stopped = stop
+            out = self._held[: start + len(stop) if self._options.include_stop else start]
+            self._held = ""
+            return out
+        keep = _unfinished(self._held, stops)
+        out = self._held[: len(self._held) - keep]
+        self._held = self._held[len(out) :]
+        self._searchable = max(0, self._searchable - len(out))
+        return out
+
+
+def _first_to_end(text: str, stops: Sequence[str], start: int) -> tuple[int, str] | None:
+    """The match that ends first, ties by the order of the list: (its index, the stop string)."""
+    best: tuple[int, int, str] | None = None
+    for stop in stops:
+        at = text.find(stop, start)
+        if at >= 0 and (best is None or at + len(stop) < best[0]):
+            best = (at + len(stop), at, stop)
+    return None if best is None else (best[1], best[2])
+
+
+def _unfinished(text: str, stops: Sequence[str]) -> int:
+    """Length of the longest end of `text` that could still become a stop string."""
+    longest = 0
+    for stop in stops:
+        for size in range(min(len(stop) - 1, len(text)), longest, -1):
+            if text.endswith(stop[:size]):
+                longest = size
+                break
+    return longest

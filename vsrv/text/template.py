@@ -1,0 +1,120 @@
+"""Chat templates: the model's Jinja program, in the immutable sandbox (rule R13), with a bound on its output.
+
+Runs in the prepare child only: a template cannot be stopped from within, a process can.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from vsrv.errors import ConfigError, UserError
+
+MAX_OUTPUT_CHARACTERS = 32 << 20
+
+
+class _Generation(jinja2.ext.Extension):
+    """{% generation %} … {% endgeneration %}: a training mark of Hugging Face templates that changes nothing here."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own protocol
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def load_template_source(folder: Path, override: str | None) -> str | None:
+    """The template's text: --chat-template (a file or the text itself), chat_template.jinja, tokenizer_config.json; else None."""
+    if override:
+        path = Path(override) if "{" not in override and "\n" not in override else None
+        if path is not None:
+            if not path.is_file():
+                raise ConfigError(f"--chat-template {override}: no such file")
+            return path.read_text()
+        return override
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text()
+    config = tokenizer_config(folder)
+    source = config.get("chat_template")
+    if isinstance(source, list):  # named variants: the one called default is for chat
+        source = next((entry.get("template") for entry in source if entry.get("name") == "default"), None)
+    return source if isinstance(source, str) else None
+
+
+def tokenizer_config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, or nothing if it is not there. Raises ConfigError if it is broken."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        table = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    return table if isinstance(table, dict) else {}
+
+
+def special_token_text(config: Mapping[str, Any], name: str) -> str | None:
+    """bos_token and friends are a string or an object with `content`."""
+    value = config.get(name)
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None
+
+
+class ChatTemplate:
+    """A compiled template and the token texts that it may name. Raises ConfigError if it does not compile."""
+
+    def __init__(self, source: str, config: Mapping[str, Any]) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise ConfigError(f"the chat template does not compile: {error}") from None
+        self._tokens = {
+            name: text
+            for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+            if (text := special_token_text(config, name)) is not None
+        }
+
+    def render(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
+        """Messages → prompt text. Raises UserError 400 when the template refuses them or its output grows too large."""
+        parts: list[str] = []
+        size = 0
+        try:
+            for part in self._template.generate(messages=messages, tools=None, documents=None, **self._tokens, **variables):
+                size += len(part)
+                if size > MAX_OUTPUT_CHARACTERS:
+                    raise UserError(400, "template_output_too_large", "the chat template's output is too large", "messages")
+                parts.append(part)
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+            reason = str(error) if isinstance(error, jinja2.TemplateRuntimeError) else "it failed on these messages"
+            raise UserError(400, "template_error", f"the model's chat template refuses the messages: {reason}", "messages") from None
+        return "".join(parts)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As transformers defines it: no HTML escaping, Unicode as it is."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateRuntimeError(str(message))

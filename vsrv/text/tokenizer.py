@@ -1,0 +1,107 @@
+"""tokenizer.json → ids and back. User text never becomes a control token (rule R18): see `encode_marked`."""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from vsrv.errors import ConfigError
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class Tokenizer:
+    """One model's tokenizer. Thread-safe for encoding; built once in the front and once in the prepare child."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception for everything
+            if not path.is_file():
+                raise ConfigError(f"{folder} has no tokenizer.json; vsrv needs the fast tokenizer's file") from None
+            raise ConfigError(f"cannot read {path}: {error}") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        table = json.loads(path.read_text())
+        self.special: dict[str, int] = {t["content"]: t["id"] for t in table["added_tokens"] if t["special"]}
+        self.special_ids = frozenset(self.special.values())
+        self._added = {t["id"]: t["content"].encode() for t in table["added_tokens"]}
+        self._style = _decoder_style(table.get("decoder"))
+        self._byte_of = _byte_alphabet()
+        self.vocab_size: int = self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str, add_special_tokens: bool) -> array[int]:
+        """Text → ids; control tokens spelled in the text are control tokens (a raw prompt is the caller's own)."""
+        return array("I", self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def encode_marked(self, text: str, mark: str) -> array[int]:
+        """Rendered chat → ids. `mark` splits every control token that a user spelled, so that its halves stay plain text;
+        without a mark this is plain encoding, with the same merges."""
+        if mark not in text:
+            return self.encode(text, False)
+        ids: array[int] = array("I")
+        for piece in text.split(mark):
+            ids += self.encode(piece, False)
+        return ids
+
+    def mark_special(self, text: str, mark: str) -> str:
+        """Put `mark` behind the first character of every control token spelled in `text`."""
+        for spelled in self.special:
+            if spelled in text:
+                text = text.replace(spelled, spelled[:1] + mark + spelled[1:])
+        return text
+
+    def token_to_id(self, token: str) -> int | None:
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def token_string(self, token_id: int) -> str:
+        """The vocabulary's own spelling."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for inside a text."""
+        added = self._added.get(token_id)
+        if added is not None:
+            return added
+        token = self._tokenizer.id_to_token(token_id)
+        if token is None:
+            return b""
+        if self._style == "bytes":
+            values = [self._byte_of.get(character) for character in token]
+            return token.encode() if None in values else bytes(v for v in values if v is not None)
+        if self._style == "pieces":
+            match = _BYTE_TOKEN.fullmatch(token)
+            return bytes([int(match[1], 16)]) if match else token.replace("\u2581", " ").encode()
+        text: str = self._tokenizer.decode([token_id], skip_special_tokens=False)
+        return text.encode()
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        """A whole sequence as the tokenizer's own decoder gives it."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        return text
+
+
+def _decoder_style(decoder: Any) -> str:
+    """"bytes": byte-level BPE; "pieces": sentencepiece with ▁ and <0xNN>; "other": ask the library for each token."""
+    kinds = [] if decoder is None else [d["type"] for d in decoder.get("decoders", [decoder])]
+    if "ByteLevel" in kinds:
+        return "bytes"
+    if "ByteFallback" in kinds or "Metaspace" in kinds:
+        return "pieces"
+    return "other"
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes: printable Latin-1 stands for itself, the rest for U+0100 and up."""
+    own = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {chr(value): value for value in own}
+    rest = [value for value in range(256) if value not in own]
+    table.update({chr(256 + index): value for index, value in enumerate(rest)})
+    return table
