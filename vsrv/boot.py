@@ -118,13 +118,10 @@ def _private_dir(path: Path) -> Path:
 def prepare_kernels() -> None:
     """Give numba a private, writable place for compiled kernels, before `vsrv.kernels` is imported.
 
-    numba keeps its cache beside the source file. Where the source lies in an archive or in a folder that is not ours,
-    a copy under `cache_dir()/kernels-<sha256>` is put first on the package's path; the hash covers names, contents and
-    the Python version, so another build never meets an old cache.
+    numba keeps its cache beside the source file, refuses sources in an archive, and looks at the time stamp of one file only although
+    a kernel is compiled from several. Therefore the sources are always taken from a copy under `cache_dir()/kernels-<sha256>`:
+    the hash covers names, contents and the Python version, so another text never meets an old cache.
     """
-    source = Path(__file__).parent / "kernels"
-    if archive() is None and source.stat().st_uid == os.geteuid() and os.access(source, os.W_OK):
-        return
     files = _kernel_files()
     digest = hashlib.sha256(sys.version.encode())
     for name, data in files:

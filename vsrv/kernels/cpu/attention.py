@@ -153,8 +153,6 @@ def _attend(a, seq, head, first_token, num_tokens, q, out, scores, peak, total):
         source = carray(pointer_f32(a[0] + token * stride + (head * group + i % group) * dim * 4), (dim,))
         for d in range(dim):
             q[i, d] = source[d]
-        for d in range(dim, padded):
-            q[i, d] = np.float32(0)
         for d in range(padded):
             out[i, d] = np.float32(0)
         peak[i] = np.float32(-1e30)
@@ -166,7 +164,7 @@ def _attend(a, seq, head, first_token, num_tokens, q, out, scores, peak, total):
         block = np.int64(table[b])
         k_base = a[9] + block * a[10] + head * padded * line
         v_base = a[11] + block * a[12] + head * padded * line
-        tile_rows_fresh(dtype, q.ctypes.data, q.strides[0], k_base, padded, scores.ctypes.data, 128, rows)
+        tile_rows_fresh(dtype, q.ctypes.data, q.strides[0], k_base, dim, scores.ctypes.data, 128, rows)
         for i in range(rows):
             position = start + i // group
             last = min(np.int64(BLOCK), max(np.int64(0), position + 1 - b * BLOCK))
