@@ -75,7 +75,12 @@ def _members() -> list[tuple[str, bytes]]:
 def _pyc(name: str, source: bytes) -> bytes:
     """Unchecked-hash .pyc (PEP 552). Its file name is absolute and impossible, so nothing ever opens it by chance."""
     code = compile(source, f"/vsrv.pyz/{name}", "exec", dont_inherit=True, optimize=0)
-    return importlib.util.MAGIC_NUMBER + struct.pack("<I", 1) + importlib.util.source_hash(source) + marshal.dumps(code)
+    return (
+        importlib.util.MAGIC_NUMBER
+        + struct.pack("<I", 1)
+        + importlib.util.source_hash(source)
+        + marshal.dumps(code)
+    )
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes, date: tuple[int, ...]) -> None:
@@ -88,7 +93,9 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes, date: tuple[int, ...]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "dist" / "vsrv.pyz", help="where to write the archive")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "dist" / "vsrv.pyz", help="where to write the archive"
+    )
     output: Path = parser.parse_args().output
     digest = build(output)
     print(f"{output}  {output.stat().st_size:,} bytes  sha256 {digest}")

@@ -32,15 +32,15 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.text": (2, "front"),
     "vsrv.engine_client": (3, "front"),
     "vsrv.api": (4, "front"),
-    "vsrv.prepare_client": (5, "front"),
+    "vsrv.prepare_client": (6, "front"),
     "vsrv.prepare_worker": (5, "front"),
     "vsrv.kernels": (2, "engine"),
     "vsrv.models": (3, "engine"),
     "vsrv.engine": (4, "engine"),
-    "vsrv.serve": (6, "front"),
-    "vsrv.bench": (6, "front"),
-    "vsrv.cli": (7, None),
-    "vsrv.__main__": (8, None),
+    "vsrv.serve": (7, "front"),
+    "vsrv.bench": (7, "front"),
+    "vsrv.cli": (8, None),
+    "vsrv.__main__": (9, None),
 }
 SAME_FLOOR = {("vsrv.demo", "vsrv.demo")}
 OUTSIDE: dict[str, set[str]] = {
@@ -62,7 +62,13 @@ OUTSIDE: dict[str, set[str]] = {
 }
 FORBIDDEN_IMPORTS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "multiprocessing"}
 FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
-FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("yaml", "load"), ("os", "system"), ("jinja2", "Environment"), ("jinja2", "Template")}
+FORBIDDEN_ATTRIBUTES = {
+    ("torch", "load"),
+    ("yaml", "load"),
+    ("os", "system"),
+    ("jinja2", "Environment"),
+    ("jinja2", "Template"),
+}
 FAMILIES = re.compile(r"llama|qwen|mistral|gemma|phi3|smollm", re.IGNORECASE)
 
 
@@ -93,7 +99,11 @@ def imports(path: Path) -> list[tuple[str, int]]:
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             module = node.module or ""
             submodules = [f"{module}.{alias.name}" for alias in node.names]
-            files = [s for s in submodules if (ROOT / (s.replace(".", "/") + ".py")).exists() or (ROOT / s.replace(".", "/")).is_dir()]
+            files = [
+                s
+                for s in submodules
+                if (ROOT / (s.replace(".", "/") + ".py")).exists() or (ROOT / s.replace(".", "/")).is_dir()
+            ]
             found += [(f, node.lineno) for f in files] or [(module, node.lineno)]
     return found
 
@@ -160,27 +170,53 @@ def test_forbidden_calls() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Global):
                 breaches.append(f"{where}:{node.lineno} global")
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_NAMES:
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in FORBIDDEN_NAMES
+            ):
                 breaches.append(f"{where}:{node.lineno} {node.func.id}()")
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 if (node.value.id, node.attr) in FORBIDDEN_ATTRIBUTES:
                     breaches.append(f"{where}:{node.lineno} {node.value.id}.{node.attr}")
-            if isinstance(node, ast.ImportFrom) and node.module == "jinja2" and {a.name for a in node.names} & {"Environment", "Template"}:
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module == "jinja2"
+                and {a.name for a in node.names} & {"Environment", "Template"}
+            ):
                 breaches.append(f"{where}:{node.lineno} plain jinja2 environment")
-            if isinstance(node, ast.ExceptHandler) and len(node.body) == 1 and isinstance(node.body[0], ast.Pass):
-                if node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")):
+            if (
+                isinstance(node, ast.ExceptHandler)
+                and len(node.body) == 1
+                and isinstance(node.body[0], ast.Pass)
+            ):
+                if node.type is None or (
+                    isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+                ):
                     breaches.append(f"{where}:{node.lineno} swallows every exception")
-        breaches += [f"{where}:{line} imports {t}" for t, line in imports(path) if t.split(".")[0] in FORBIDDEN_IMPORTS]
+        breaches += [
+            f"{where}:{line} imports {t}" for t, line in imports(path) if t.split(".")[0] in FORBIDDEN_IMPORTS
+        ]
     assert not breaches, "\n".join(breaches)
 
 
-@pytest.mark.parametrize("name", ["decoder.py", "parts.py", "rope.py"])
+@pytest.mark.parametrize("name", ["decoder.py", "loading.py", "spec.py", "weights.py"])
 def test_spine_and_parts_know_no_family(name: str) -> None:
     tree = ast.parse((PACKAGE / "models" / name).read_text())
     names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
     names += [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
-    docstrings = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, ast.Module | ast.FunctionDef | ast.ClassDef) and n.body and isinstance(n.body[0], ast.Expr)}
-    names += [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings]
+    docstrings = {
+        id(n.body[0].value)
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Module | ast.FunctionDef | ast.ClassDef)
+        and n.body
+        and isinstance(n.body[0], ast.Expr)
+    }
+    names += [
+        n.value
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings
+    ]
     # "llama3" is the name of a rope scaling in config.json, whatever family uses it
     assert not [n for n in names if FAMILIES.search(n.replace("llama3", ""))]
 
@@ -208,8 +244,29 @@ def test_readme_commands_are_what_ci_runs() -> None:
 
 def test_top_level_holds_nothing_else() -> None:
     allowed = {
-        "vsrv", "build_zipapp.py", "tests", "man", "systemd", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md",
-        "CONTRIBUTING.md", ".ci", ".git", ".gitignore",
+        "vsrv",
+        "build_zipapp.py",
+        "tests",
+        "man",
+        "systemd",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        ".ci",
+        ".git",
+        ".gitignore",
     }
-    made = {".venv", "dist", "build", "vsrv.egg-info", ".hypothesis", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+    made = {
+        ".venv",
+        "dist",
+        "build",
+        "vsrv.egg-info",
+        ".hypothesis",
+        "__pycache__",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".pytest_cache",
+    }
     assert {p.name for p in ROOT.iterdir()} - made <= allowed

@@ -52,9 +52,15 @@ class Target:
         self.prefix = parts.path.rstrip("/").removesuffix("/v1")
         self._key = options.api_key
 
-    async def send(self, method: str, path: str, body: bytes | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def send(
+        self, method: str, path: str, body: bytes | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls, limit=1 << 22)
-        lines = [f"{method} {self.prefix}{path} HTTP/1.1", f"Host: {self.host}:{self.port}", "Connection: close"]
+        lines = [
+            f"{method} {self.prefix}{path} HTTP/1.1",
+            f"Host: {self.host}:{self.port}",
+            "Connection: close",
+        ]
         if self._key:
             lines.append(f"Authorization: Bearer {self._key}")
         if body is not None:
@@ -104,12 +110,18 @@ class Prompts:
         options = self._options
         pieces = self._prefix + self._draw(max(1, options.prompt_tokens - len(self._prefix)))
         body: dict[str, Any] = {
-            "model": model, "max_tokens": options.output_tokens, "temperature": options.temperature, "stream": True,
-            "stream_options": {"include_usage": True}, "ignore_eos": options.ignore_eos,
+            "model": model,
+            "max_tokens": options.output_tokens,
+            "temperature": options.temperature,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "ignore_eos": options.ignore_eos,
         }
         prompt = pieces if self._as_ids else " ".join(pieces)
         if options.api == "chat":
-            body["messages"] = [{"role": "user", "content": " ".join(map(str, pieces)) if self._as_ids else prompt}]
+            body["messages"] = [
+                {"role": "user", "content": " ".join(map(str, pieces)) if self._as_ids else prompt}
+            ]
         else:
             body["prompt"] = prompt
         return orjson.dumps(body)
@@ -174,7 +186,9 @@ async def measure(options: BenchOptions) -> dict[str, Any]:
     return summary(options, model, samples, time.perf_counter() - began)
 
 
-async def _run(options: BenchOptions, target: Target, path: str, bodies: list[bytes], samples: list[Sample]) -> None:
+async def _run(
+    options: BenchOptions, target: Target, path: str, bodies: list[bytes], samples: list[Sample]
+) -> None:
     gate = asyncio.Semaphore(options.concurrency if options.request_rate is None else len(bodies) or 1)
     arrivals = random.Random(options.seed + 1)
 
@@ -201,9 +215,13 @@ async def _first_model(target: Target) -> str:
     try:
         status, body = await target.whole("GET", "/v1/models")
     except OSError as error:
-        raise ConfigError(f"no server answers at {target.host}:{target.port} ({error}); check --url") from None
+        raise ConfigError(
+            f"no server answers at {target.host}:{target.port} ({error}); check --url"
+        ) from None
     if status != 200:
-        raise ConfigError(f"GET /v1/models answered {status}: {body[:200].decode(errors='replace')}; is --api-key right?")
+        raise ConfigError(
+            f"GET /v1/models answered {status}: {body[:200].decode(errors='replace')}; is --api-key right?"
+        )
     return str(orjson.loads(body)["data"][0]["id"])
 
 
@@ -218,20 +236,33 @@ def summary(options: BenchOptions, model: str, samples: list[Sample], wall_s: fl
     good = [s for s in samples if s.status == 200 and not s.error and s.events]
     tokens = sum(s.completion_tokens or len(s.events) for s in good)
     gaps = [b - a for s in good for a, b in zip(s.events, s.events[1:], strict=False)]
-    per_token = [(s.events[-1] - s.events[0]) / (s.completion_tokens - 1) for s in good if s.completion_tokens > 1]
+    per_token = [
+        (s.events[-1] - s.events[0]) / (s.completion_tokens - 1) for s in good if s.completion_tokens > 1
+    ]
     errors: dict[str, int] = {}
     for sample in samples:
         if sample.error or sample.status != 200:
             key = f"{sample.status} {sample.error}"[:120]
             errors[key] = errors.get(key, 0) + 1
     return {
-        "url": options.url, "model": model, "api": options.api, "concurrency": options.concurrency,
-        "request_rate": options.request_rate, "requests": len(samples), "failed": len(samples) - len(good), "errors": errors,
-        "wall_s": round(wall_s, 3), "requests_per_s": round(len(good) / wall_s, 3), "output_tokens": tokens,
+        "url": options.url,
+        "model": model,
+        "api": options.api,
+        "concurrency": options.concurrency,
+        "request_rate": options.request_rate,
+        "requests": len(samples),
+        "failed": len(samples) - len(good),
+        "errors": errors,
+        "wall_s": round(wall_s, 3),
+        "requests_per_s": round(len(good) / wall_s, 3),
+        "output_tokens": tokens,
         "output_tokens_per_s": round(tokens / wall_s, 2),
         "decode_tokens_per_s": round(options.concurrency / percentile(gaps, 50), 2) if gaps else None,
-        "prompt_tokens": sum(s.prompt_tokens for s in good), "cached_tokens": sum(s.cached_tokens for s in good),
-        "ttft_ms": _spread([s.events[0] for s in good]), "itl_ms": _spread(gaps), "tpot_ms": _spread(per_token),
+        "prompt_tokens": sum(s.prompt_tokens for s in good),
+        "cached_tokens": sum(s.cached_tokens for s in good),
+        "ttft_ms": _spread([s.events[0] for s in good]),
+        "itl_ms": _spread(gaps),
+        "tpot_ms": _spread(per_token),
         "e2e_ms": _spread([s.total_s for s in good]),
     }
 
@@ -262,15 +293,25 @@ def table(figures: dict[str, Any]) -> str:
     for name in ("ttft_ms", "itl_ms", "tpot_ms", "e2e_ms"):
         row = figures[name]
         if row is not None:
-            lines.append(f"{name[:-3]:<8}" + "".join(f"{row[key]:>10.2f}" for key in ("mean", "p50", "p90", "p99", "max")))
+            lines.append(
+                f"{name[:-3]:<8}"
+                + "".join(f"{row[key]:>10.2f}" for key in ("mean", "p50", "p90", "p99", "max"))
+            )
     lines += [f"error     {count} x {text}" for text, count in figures["errors"].items()]
     return "\n".join(lines)
 
 
 def run(options: BenchOptions) -> int:
     """Measure, print, write JSON; exit status 1 if a request failed."""
-    if options.concurrency < 1 or options.num_requests < 1 or options.output_tokens < 1 or options.prompt_tokens < 1:
-        raise ConfigError("--concurrency, --num-requests, --prompt-tokens and --output-tokens must be at least 1")
+    if (
+        options.concurrency < 1
+        or options.num_requests < 1
+        or options.output_tokens < 1
+        or options.prompt_tokens < 1
+    ):
+        raise ConfigError(
+            "--concurrency, --num-requests, --prompt-tokens and --output-tokens must be at least 1"
+        )
     figures = asyncio.run(measure(options))
     print(table(figures))
     if options.json_path:

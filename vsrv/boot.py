@@ -81,7 +81,9 @@ def cache_dir() -> Path:
             return _private_dir(candidate)
         except (OSError, ConfigError) as error:
             refusals.append(str(error))
-    raise ConfigError(f"no usable cache folder ({'; '.join(refusals)}); set VSRV_CACHE_DIR to a folder that you own")
+    raise ConfigError(
+        f"no usable cache folder ({'; '.join(refusals)}); set VSRV_CACHE_DIR to a folder that you own"
+    )
 
 
 def _cache_candidates() -> list[Path]:

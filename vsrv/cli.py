@@ -66,7 +66,9 @@ def _serve(arguments: list[str]) -> int:
 
 def _config(arguments: list[str]) -> int:
     if _help_wanted(arguments) is not None:
-        print("usage: vsrv config [options of `vsrv serve`]\n\nPrints every effective value with its source; secrets are masked.")
+        print(
+            "usage: vsrv config [options of `vsrv serve`]\n\nPrints every effective value with its source; secrets are masked."
+        )
         return 0
     config = _resolved(arguments)
     print("\n".join(shown(config)))
@@ -82,7 +84,9 @@ def _resolved(arguments: list[str]) -> ServeConfig:
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
     """Command line of serve or config → given values by option name. Raises ConfigError on unknown flags."""
-    parser = _Parser(prog="vsrv serve", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser = _Parser(
+        prog="vsrv serve", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
     parser.add_argument("positional", nargs="?")
     for option in OPTIONS:
         names = [f"--{option.name}", *option.flags]
@@ -131,8 +135,14 @@ def _serve_help(word: str) -> str:
     lines = []
     if not word:
         lines += ["usage: vsrv serve [MODEL] [options]", ""]
-        lines += ["MODEL is a Hugging Face folder or hub id; without it the embedded demo model is served.", ""]
-        lines += ["Every option is also an environment variable (--max-num-seqs: VSRV_MAX_NUM_SEQS) and a key of --config FILE.toml.", ""]
+        lines += [
+            "MODEL is a Hugging Face folder or hub id; without it the embedded demo model is served.",
+            "",
+        ]
+        lines += [
+            "Every option is also an environment variable (--max-num-seqs: VSRV_MAX_NUM_SEQS) and a key of --config FILE.toml.",
+            "",
+        ]
     if not word:
         chosen = [o for o in chosen if not o.refused]
     for group, title in GROUPS:
@@ -140,38 +150,88 @@ def _serve_help(word: str) -> str:
         if rows:
             lines += [f"{group}: {title}", *(_help_row(option) for option in rows), ""]
     if not word:
-        lines.append("--help=GROUP or --help=WORD shows a part, --help=all also what is known from vLLM and refused.")
-    return "\n".join(lines) + "\n" if lines else f"nothing matches {word!r}; groups: {', '.join(g for g, _ in GROUPS)}\n"
+        lines.append(
+            "--help=GROUP or --help=WORD shows a part, --help=all also what is known from vLLM and refused."
+        )
+    return (
+        "\n".join(lines) + "\n"
+        if lines
+        else f"nothing matches {word!r}; groups: {', '.join(g for g, _ in GROUPS)}\n"
+    )
 
 
 def _help_row(option: Option) -> str:
-    value = "" if option.kind == "bool" else " {" + ",".join(option.choices) + "}" if option.choices else f" {option.kind.upper()}"
+    value = (
+        ""
+        if option.kind == "bool"
+        else " {" + ",".join(option.choices) + "}"
+        if option.choices
+        else f" {option.kind.upper()}"
+    )
     default = option.default
-    shown_default = "" if default in (None, "", (), False) or default == {} else f" [{' '.join(default) if isinstance(default, tuple) else default}]"
+    shown_default = (
+        ""
+        if default in (None, "", (), False) or default == {}
+        else f" [{' '.join(default) if isinstance(default, tuple) else default}]"
+    )
     text = f"refused: {option.refused}" if option.refused else option.help
     name = f"--[no-]{option.name}" if option.kind == "bool" and default is True else f"--{option.name}"
     return f"  {name}{value}\n        {text}{shown_default}"
 
 
 def _bench(arguments: list[str]) -> int:
-    parser = _Parser(prog="vsrv bench", description="Measure an OpenAI-compatible server: TTFT, ITL, tokens per second.")
+    parser = _Parser(
+        prog="vsrv bench", description="Measure an OpenAI-compatible server: TTFT, ITL, tokens per second."
+    )
     defaults = BenchOptions(url="http://127.0.0.1:8000")
     add = parser.add_argument
     add("--url", default=defaults.url, help="base address of the server (default %(default)s)")
     add("--model", default="", help="model name (default: the first one that the server lists)")
-    add("--api", choices=("completions", "chat"), default="completions", help="which route (default %(default)s)")
-    add("--concurrency", type=int, default=defaults.concurrency, help="requests at once (default %(default)s)")
+    add(
+        "--api",
+        choices=("completions", "chat"),
+        default="completions",
+        help="which route (default %(default)s)",
+    )
+    add(
+        "--concurrency", type=int, default=defaults.concurrency, help="requests at once (default %(default)s)"
+    )
     add("--request-rate", type=float, help="requests a second with Poisson arrivals, instead of back to back")
-    add("--num-requests", type=int, default=defaults.num_requests, help="requests in all (default %(default)s)")
-    add("--prompt-tokens", type=int, default=defaults.prompt_tokens, help="prompt length (default %(default)s)")
-    add("--output-tokens", type=int, default=defaults.output_tokens, help="output length (default %(default)s)")
-    add("--shared-prefix-tokens", type=int, default=0, help="first tokens that all prompts have in common (default 0)")
+    add(
+        "--num-requests",
+        type=int,
+        default=defaults.num_requests,
+        help="requests in all (default %(default)s)",
+    )
+    add(
+        "--prompt-tokens",
+        type=int,
+        default=defaults.prompt_tokens,
+        help="prompt length (default %(default)s)",
+    )
+    add(
+        "--output-tokens",
+        type=int,
+        default=defaults.output_tokens,
+        help="output length (default %(default)s)",
+    )
+    add(
+        "--shared-prefix-tokens",
+        type=int,
+        default=0,
+        help="first tokens that all prompts have in common (default 0)",
+    )
     add("--json", dest="json_path", help="write all figures to this file")
     add("--api-key", help="key to send (default: $OPENAI_API_KEY)")
     add("--seed", type=int, default=0, help="seed of prompts and arrivals")
     add("--ca-file", help="CA bundle for https")
     add("--temperature", type=float, default=0.0, help="0 is greedy")
-    add("--stop-at-eos", dest="ignore_eos", action="store_false", help="let answers end early (default: full length)")
+    add(
+        "--stop-at-eos",
+        dest="ignore_eos",
+        action="store_false",
+        help="let answers end early (default: full length)",
+    )
     add("--warmup", type=int, default=1, help="requests before the measurement (default %(default)s)")
     options = vars(parser.parse_args(arguments))
     options["api_key"] = options["api_key"] or os.environ.get("OPENAI_API_KEY")

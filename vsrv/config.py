@@ -109,7 +109,9 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> ServeConfig
     if path:
         values |= _from_file(Path(path))
     values |= environment
-    values |= {name: Value(checked(_BY_NAME[name], raw, "--" + name), "command line") for name, raw in given.items()}
+    values |= {
+        name: Value(checked(_BY_NAME[name], raw, "--" + name), "command line") for name, raw in given.items()
+    }
     _cross_check(values)
     return ServeConfig(values, tuple(warnings))
 
@@ -186,7 +188,9 @@ def _integer(option: Option, raw: Any) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"expected an integer{' such as 8192, 8k or 8K' if option.human else ''}, not {raw!r}") from None
+        raise ValueError(
+            f"expected an integer{' such as 8192, 8k or 8K' if option.human else ''}, not {raw!r}"
+        ) from None
 
 
 def _strings(raw: Any) -> tuple[str, ...]:
@@ -230,7 +234,9 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Values
 
 def _from_file(path: Path) -> Values:
     if path.suffix in (".yaml", ".yml"):
-        raise ConfigError(f"--config {path}: write the options as TOML, `name = value` on each line, in a .toml file")
+        raise ConfigError(
+            f"--config {path}: write the options as TOML, `name = value` on each line, in a .toml file"
+        )
     try:
         table = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -259,21 +265,32 @@ def _cross_check(values: Values) -> None:
     def get(name: str) -> Any:
         return values[name].value
 
-    if not get("uds") and not is_loopback(get("host")) and not get("api-key") and not get("allow-unauthenticated"):
+    if (
+        not get("uds")
+        and not is_loopback(get("host"))
+        and not get("api-key")
+        and not get("allow-unauthenticated")
+    ):
         raise ConfigError(
             f"--host {get('host')} can be reached by others and no key is set: give --api-key, or --allow-unauthenticated "
             "if everybody who reaches this port may use the model"
         )
     if bool(get("ssl-certfile")) != bool(get("ssl-keyfile")):
-        missing, there = ("ssl-keyfile", "ssl-certfile") if get("ssl-certfile") else ("ssl-certfile", "ssl-keyfile")
+        missing, there = (
+            ("ssl-keyfile", "ssl-certfile") if get("ssl-certfile") else ("ssl-certfile", "ssl-keyfile")
+        )
         raise ConfigError(f"--{there} needs --{missing} as well")
     if get("ssl-cert-reqs") and not get("ssl-ca-certs"):
-        raise ConfigError("--ssl-cert-reqs needs --ssl-ca-certs: the CA that client certificates are checked against")
+        raise ConfigError(
+            "--ssl-cert-reqs needs --ssl-ca-certs: the CA that client certificates are checked against"
+        )
     for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs"):
         if get(name) and not Path(get(name)).is_file():
             raise ConfigError(f"--{name} {get(name)}: no such file")
     if get("allow-credentials") and "*" in get("allowed-origins"):
-        raise ConfigError("--allow-credentials needs exact --allowed-origins: a browser refuses * with credentials")
+        raise ConfigError(
+            "--allow-credentials needs exact --allowed-origins: a browser refuses * with credentials"
+        )
     if any(len(key) < 3 for key in get("api-key")):
         raise ConfigError("--api-key: a key needs at least 3 characters")
 

@@ -166,7 +166,9 @@ class EngineClient(asyncio.Protocol):
             return Health("draining", "the server is shutting down")
         if self.ready is None:
             loading = self.loading
-            return Health("loading", f"the model is loading: {loading.phase}", loading.phase, loading.fraction, elapsed)
+            return Health(
+                "loading", f"the model is loading: {loading.phase}", loading.phase, loading.fraction, elapsed
+            )
         silent = time.monotonic() - self._last_progress
         if self._streams and silent > self._stall_timeout_s:
             return Health("stalled", f"no engine step for {silent:.0f} s while requests wait")

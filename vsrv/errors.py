@@ -18,7 +18,12 @@ class UserError(VsrvError):
     """
 
     def __init__(
-        self, status: int, code: str, message: str, param: str | None = None, retry_after_s: float | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status

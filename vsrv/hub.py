@@ -28,7 +28,9 @@ def resolve(model: str, options: HubOptions, progress: Callable[[str], None]) ->
     if path.is_dir():
         return path
     if path.is_file():
-        raise UnsupportedModelError(f"{model} is a file; MODEL is a Hugging Face folder with config.json and safetensors, or a hub id")
+        raise UnsupportedModelError(
+            f"{model} is a file; MODEL is a Hugging Face folder with config.json and safetensors, or a hub id"
+        )
     if model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
         raise ConfigError(f"{model}: no such folder, and no hub id of the form organisation/name")
     return _from_hub(model, options, progress)
@@ -41,8 +43,13 @@ def _from_hub(model: str, options: HubOptions, progress: Callable[[str], None]) 
     def snapshot(local_only: bool) -> Path:
         return Path(
             huggingface_hub.snapshot_download(
-                model, revision=options.revision, cache_dir=options.download_dir, token=options.token or None,
-                allow_patterns=_PATTERNS, local_files_only=local_only, tqdm_class=progress_class(model, progress),
+                model,
+                revision=options.revision,
+                cache_dir=options.download_dir,
+                token=options.token or None,
+                allow_patterns=_PATTERNS,
+                local_files_only=local_only,
+                tqdm_class=progress_class(model, progress),
             )
         )
 
@@ -59,15 +66,21 @@ def _from_hub(model: str, options: HubOptions, progress: Callable[[str], None]) 
     except errors.RevisionNotFoundError:
         raise ConfigError(f"{model} has no revision {options.revision!r}: check --revision") from None
     except errors.RepositoryNotFoundError:
-        raise ConfigError(f"the hub has no model {model}, or it is private: check the name, or give --hf-token") from None
+        raise ConfigError(
+            f"the hub has no model {model}, or it is private: check the name, or give --hf-token"
+        ) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
         raise ConfigError(
             f"{model} is not in the cache and the hub cannot be reached: copy the model's folder here and serve its path, or allow the download"
         ) from None
     except (errors.HfHubHTTPError, OSError) as error:
-        raise ConfigError(f"downloading {model} failed ({type(error).__name__}); run the command again to resume") from None
+        raise ConfigError(
+            f"downloading {model} failed ({type(error).__name__}); run the command again to resume"
+        ) from None
     if not is_complete(folder):
-        raise UnsupportedModelError(f"{model} has no complete safetensors weights; vsrv reads safetensors only")
+        raise UnsupportedModelError(
+            f"{model} has no complete safetensors weights; vsrv reads safetensors only"
+        )
     progress(f"{model} is in {folder}")
     return folder
 

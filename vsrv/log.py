@@ -47,7 +47,9 @@ class Log:
         if _LEVELS[level] < self._least:
             return
         if self._json:
-            line = json.dumps({"time": round(time.time(), 3), "level": level, "message": message, **fields}, default=str)
+            line = json.dumps(
+                {"time": round(time.time(), 3), "level": level, "message": message, **fields}, default=str
+            )
         else:
             pairs = "".join(f" {name}={value}" for name, value in fields.items() if value not in (None, ""))
             clock = "" if self._journal else time.strftime("%Y-%m-%d %H:%M:%S ")
@@ -60,7 +62,11 @@ class Log:
         """The line of one request."""
         if _LEVELS["info"] < self._least:
             return
-        fields = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(record).items() if v not in (None, "")}
+        fields = {
+            k: round(v, 4) if isinstance(v, float) else v
+            for k, v in asdict(record).items()
+            if v not in (None, "")
+        }
         if not record.prompt_tokens:
             for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "max_tokens", "n"):
                 fields.pop(name)

@@ -288,7 +288,9 @@ class FrameReader:
 def _tuples(head: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples; frozen dataclasses hold nothing else, one level of nesting deep."""
     return {
-        key: tuple(tuple(x) if isinstance(x, list) else x for x in value) if isinstance(value, list) else value
+        key: tuple(tuple(x) if isinstance(x, list) else x for x in value)
+        if isinstance(value, list)
+        else value
         for key, value in head.items()
     }
 

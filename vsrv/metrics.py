@@ -12,9 +12,55 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from vsrv.log import RequestRecord
 from vsrv.messages import Beat, Ready
 
-_TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640)
+_TTFT = (
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1,
+    2.5,
+    5,
+    7.5,
+    10,
+    20,
+    40,
+    80,
+    160,
+    640,
+)
 _ITL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10)
-_LATENCY = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920)
+_LATENCY = (
+    0.01,
+    0.05,
+    0.1,
+    0.3,
+    0.5,
+    0.8,
+    1,
+    1.5,
+    2,
+    2.5,
+    5,
+    10,
+    15,
+    20,
+    30,
+    40,
+    50,
+    60,
+    120,
+    240,
+    480,
+    960,
+    1920,
+)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 _FINISHED = ("stop", "length", "abort", "error")
 
@@ -41,7 +87,10 @@ class Metrics:
         self._max_tokens = histogram("vllm:request_params_max_tokens", "Requested max_tokens", _TOKENS)
         self._n = histogram("vllm:request_params_n", "Requested n", (1, 2, 5, 10, 20))
         self._rejected = prometheus_client.Counter(
-            "vllm:admission_rejections", "Requests refused because of load", ["model_name", "reason"], registry=self.registry
+            "vllm:admission_rejections",
+            "Requests refused because of load",
+            ["model_name", "reason"],
+            registry=self.registry,
         )
         self._responses = prometheus_client.Counter(
             "vsrv:http_responses", "Answers by route and status", ["path", "status"], registry=self.registry
@@ -110,14 +159,18 @@ class _EngineCollector:
             counter = CounterMetricFamily(name, text, labels=names)
             counter.add_metric(values, beat.counters.get(key, 0.0))
             yield counter
-        finished = CounterMetricFamily("vllm:request_success", "Ended sequences", labels=[*names, "finished_reason"])
+        finished = CounterMetricFamily(
+            "vllm:request_success", "Ended sequences", labels=[*names, "finished_reason"]
+        )
         for reason in _FINISHED:
             finished.add_metric([*values, reason], beat.counters.get(f"finished_{reason}", 0.0))
         yield finished
         ready = self._metrics.ready
         if ready is not None:
             info = GaugeMetricFamily(
-                "vllm:cache_config_info", "Sizes of the KV cache", labels=["engine", "block_size", "num_gpu_blocks", "cache_dtype"]
+                "vllm:cache_config_info",
+                "Sizes of the KV cache",
+                labels=["engine", "block_size", "num_gpu_blocks", "cache_dtype"],
             )
             info.add_metric(["0", str(ready.block_size), str(ready.num_blocks), ready.dtype], 1.0)
             yield info

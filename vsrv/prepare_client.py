@@ -17,13 +17,17 @@ from vsrv.boot import child_command
 from vsrv.errors import ConfigError, UserError
 from vsrv.prepare_worker import BROKEN, DIALECTS, HEADER, INIT, PREPARE, REFUSED
 
-SMALL_BODY_BYTES = 16 * 1024  # completions up to this size are prepared in the front: quicker than a trip to the child
+SMALL_BODY_BYTES = (
+    16 * 1024
+)  # completions up to this size are prepared in the front: quicker than a trip to the child
 
 
 class PrepareClient:
     """Owned by the event loop. `local` prepares what is small and runs no template."""
 
-    def __init__(self, folder: Path, chat_template: str | None, time_limit_s: float, on_line: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, chat_template: str | None, time_limit_s: float, on_line: Callable[[str], None]
+    ) -> None:
         self._folder = folder
         self._chat_template = chat_template
         self._time_limit_s = time_limit_s
@@ -41,7 +45,9 @@ class PrepareClient:
         """Start the child, so that its imports run beside the engine's loading."""
         ours, theirs = socket.socketpair()
         command = [*child_command("_prepare"), "--fd", str(theirs.fileno())]
-        self._process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self._process = await asyncio.create_subprocess_exec(
+            *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+        )
         theirs.close()
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
 
@@ -81,11 +87,16 @@ class PrepareClient:
             except TimeoutError:
                 await self._restart(f"a request took more than {self._time_limit_s:g} s to prepare")
                 raise UserError(
-                    400, "prepare_timeout", f"template and tokenising took more than {self._time_limit_s:g} seconds", None
+                    400,
+                    "prepare_timeout",
+                    f"template and tokenising took more than {self._time_limit_s:g} seconds",
+                    None,
                 ) from None
             except (ConnectionError, asyncio.IncompleteReadError):
                 await self._restart("it ended")
-                raise UserError(503, "prepare_failed", "the request could not be prepared; try again", None, 1.0) from None
+                raise UserError(
+                    503, "prepare_failed", "the request could not be prepared; try again", None, 1.0
+                ) from None
 
     async def _restart(self, why: str) -> None:
         self._on_line(f"restarting the prepare child: {why}")
@@ -95,7 +106,11 @@ class PrepareClient:
 
     async def _init(self) -> None:
         assert self._facts is not None
-        settings = {"folder": str(self._folder), "chat_template": self._chat_template, "facts": asdict(self._facts)}
+        settings = {
+            "folder": str(self._folder),
+            "chat_template": self._chat_template,
+            "facts": asdict(self._facts),
+        }
         await self._exchange(INIT, json.dumps(settings).encode())
 
     async def _exchange(self, kind: int, payload: bytes) -> bytes:

@@ -50,7 +50,9 @@ def main(fd: int) -> int:
     return 0
 
 
-def build_preparer(folder: Path, chat_template: str | None, facts: ModelFacts, tokenizer: Tokenizer) -> Preparer:
+def build_preparer(
+    folder: Path, chat_template: str | None, facts: ModelFacts, tokenizer: Tokenizer
+) -> Preparer:
     """A Preparer for a model folder. Raises ConfigError."""
     source = load_template_source(folder, chat_template)
     template = None if source is None else ChatTemplate(source, tokenizer_config(folder))
@@ -79,7 +81,12 @@ def _answer(preparer: Preparer | None, payload: bytes) -> tuple[int, bytes]:
         table = {"status": error.status, "code": error.code, "message": error.message, "param": error.param}
         return REFUSED, json.dumps(table).encode()
     except MemoryError:
-        table = {"status": 413, "code": "request_too_large", "message": "the request needs too much memory to prepare", "param": None}
+        table = {
+            "status": 413,
+            "code": "request_too_large",
+            "message": "the request needs too much memory to prepare",
+            "param": None,
+        }
         return REFUSED, json.dumps(table).encode()
 
 

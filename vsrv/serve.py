@@ -66,14 +66,20 @@ def _listen(config: ServeConfig) -> socket.socket:
     else:
         host, port = config.get("host").strip("[]"), config.get("port")
         try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+            family, _, _, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
             sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
         except socket.gaierror:
             raise ConfigError(f"--host {host} is no address of this machine") from None
         except OSError as error:
-            hint = "another program uses it; choose another --port or stop that one" if error.errno == 98 else error.strerror
+            hint = (
+                "another program uses it; choose another --port or stop that one"
+                if error.errno == 98
+                else error.strerror
+            )
             raise ConfigError(f"cannot listen on --host {host} --port {port}: {hint}") from None
     sock.listen(2048)
     sock.setblocking(False)
@@ -87,8 +93,12 @@ def _tls(config: ServeConfig) -> ssl.SSLContext | None:
 
     return server_context(
         TlsFiles(
-            config.get("ssl-certfile"), config.get("ssl-keyfile"), config.get("ssl-keyfile-password"),
-            config.get("ssl-ca-certs"), config.get("ssl-cert-reqs"), config.get("ssl-ciphers"),
+            config.get("ssl-certfile"),
+            config.get("ssl-keyfile"),
+            config.get("ssl-keyfile-password"),
+            config.get("ssl-ca-certs"),
+            config.get("ssl-cert-reqs"),
+            config.get("ssl-ciphers"),
         )
     )
 
@@ -122,7 +132,9 @@ class Front:
             max_connections=config.get("max-connections"),
             idle_timeout_s=config.get("keep-alive-timeout"),
         )
-        self._server = HttpServer(self._app, limits, _plain_error, self._log.event, config.get("root-path").rstrip("/"))
+        self._server = HttpServer(
+            self._app, limits, _plain_error, self._log.event, config.get("root-path").rstrip("/")
+        )
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -172,8 +184,13 @@ class Front:
             engine.draining = True
             running = engine.num_streams
             if running:
-                self._log.event("info", f"draining: {running} sequences may finish within {self._config.get('shutdown-timeout'):g} s")
-            drain = asyncio.get_running_loop().create_task(self._server.drain(self._config.get("shutdown-timeout")))
+                self._log.event(
+                    "info",
+                    f"draining: {running} sequences may finish within {self._config.get('shutdown-timeout'):g} s",
+                )
+            drain = asyncio.get_running_loop().create_task(
+                self._server.drain(self._config.get("shutdown-timeout"))
+            )
             while not drain.done() and self._signals < 2:
                 await asyncio.wait((drain,), timeout=0.1)
             drain.cancel()
@@ -231,7 +248,9 @@ class Front:
                 self._log.event("info", f"loading: {phase} {engine.loading.detail}".rstrip())
         ready.cancel()
         if engine.ready is None:
-            raise ConfigError(engine.failure or "the engine ended while it was loading; its messages are above")
+            raise ConfigError(
+                engine.failure or "the engine ended while it was loading; its messages are above"
+            )
         ended.cancel()
 
     def _engine_line(self, line: str) -> None:
@@ -245,10 +264,17 @@ class Front:
             key = " -H 'Authorization: Bearer KEY'" if self._config.get("api-key") else ""
             body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
             self._log.event(
-                "info", f"try: curl {self._address()}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+                "info",
+                f"try: curl {self._address()}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
             )
-        if not self._config.get("api-key") and not self._config.get("uds") and not is_loopback(self._config.get("host")):
-            self._log.event("warning", "everybody who reaches this port may use the model (--allow-unauthenticated)")
+        if (
+            not self._config.get("api-key")
+            and not self._config.get("uds")
+            and not is_loopback(self._config.get("host"))
+        ):
+            self._log.event(
+                "warning", "everybody who reaches this port may use the model (--allow-unauthenticated)"
+            )
 
     def _address(self) -> str:
         if self._config.get("uds"):
@@ -304,7 +330,12 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
     async def finish(engine: EngineClient, prepare: PrepareClient, log: Log) -> App:
         assert engine.ready is not None
         facts = model_facts(config, folder, tokenizer, engine.ready.vocab_size, engine.ready.max_model_len)
-        await prepare.configure(facts, build_preparer(folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer))
+        await prepare.configure(
+            facts,
+            build_preparer(
+                folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
+            ),
+        )
         metrics = Metrics(facts.served_names[0])
         parts = Parts(
             engine=engine,
@@ -312,12 +343,21 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             tokenizer=tokenizer,
             facts=facts,
             keys=Keys(get("api-key"), secrets.token_bytes(32)),
-            cors=Cors(get("allowed-origins"), get("allowed-methods"), get("allowed-headers"), get("allow-credentials")),
+            cors=Cors(
+                get("allowed-origins"),
+                get("allowed-methods"),
+                get("allowed-headers"),
+                get("allow-credentials"),
+            ),
             metrics=metrics,
             log=log,
-            admission=Admission(AdmissionLimits(get("max-num-queued-reqs"), get("max-num-queued-tokens")), metrics),
+            admission=Admission(
+                AdmissionLimits(get("max-num-queued-reqs"), get("max-num-queued-tokens")), metrics
+            ),
         )
-        style = ChatStyle(get("response-role"), get("enable-prompt-tokens-details"), get("enable-force-include-usage"))
+        style = ChatStyle(
+            get("response-role"), get("enable-prompt-tokens-details"), get("enable-force-include-usage")
+        )
         return App(
             parts,
             ApiOptions(
@@ -335,7 +375,9 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
     return finish
 
 
-def model_facts(config: ServeConfig, folder: Path, tokenizer: Any, vocab_size: int, max_model_len: int) -> ModelFacts:
+def model_facts(
+    config: ServeConfig, folder: Path, tokenizer: Any, vocab_size: int, max_model_len: int
+) -> ModelFacts:
     """What requests are checked against, from options and the model folder."""
     from vsrv.api.schema import ModelFacts
     from vsrv.text.template import special_token_text, tokenizer_config
@@ -345,7 +387,11 @@ def model_facts(config: ServeConfig, folder: Path, tokenizer: Any, vocab_size: i
     eos_text = special_token_text(tokenizer_config(folder), "eos_token")
     eos = tokenizer.token_to_id(eos_text) if eos_text else None
     listed = generation.get("eos_token_id", _json(folder / "config.json").get("eos_token_id"))
-    ids = [i for i in (listed if isinstance(listed, list) else [listed]) if isinstance(i, int) and 0 <= i < vocab_size]
+    ids = [
+        i
+        for i in (listed if isinstance(listed, list) else [listed])
+        if isinstance(i, int) and 0 <= i < vocab_size
+    ]
     if eos is None and ids:
         eos = ids[0]
     model = get("model")
@@ -374,7 +420,9 @@ def _generation_config(config: ServeConfig, folder: Path) -> dict[str, Any]:
         return {"eos_token_id": table["eos_token_id"]} if "eos_token_id" in table else {}
     path = Path(source) / "generation_config.json"
     if not path.is_file():
-        raise ConfigError(f"--generation-config {source}: no generation_config.json there; or use auto or vllm")
+        raise ConfigError(
+            f"--generation-config {source}: no generation_config.json there; or use auto or vllm"
+        )
     return _json(path)
 
 
@@ -385,7 +433,15 @@ def _sampling_defaults(config: ServeConfig, generation: dict[str, Any]) -> Sampl
     if table.get("do_sample") is False and "temperature" not in config.get("override-generation-config"):
         table["temperature"] = 0.0
     values: dict[str, Any] = {}
-    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+    for name in (
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+    ):
         value = table.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             values[name] = value
@@ -409,6 +465,11 @@ def _fingerprint(config: ServeConfig, folder: Path) -> str:
 
     import vsrv
 
-    facts = [vsrv.__version__, config.get("dtype"), (folder / "config.json").read_text(), str(config.get("seed"))]
+    facts = [
+        vsrv.__version__,
+        config.get("dtype"),
+        (folder / "config.json").read_text(),
+        str(config.get("seed")),
+    ]
     facts += [str(sorted((p.name, p.stat().st_size) for p in folder.glob("*.safetensors")))]
     return "vsrv-" + hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]

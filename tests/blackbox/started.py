@@ -42,7 +42,9 @@ class Server:
     def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes, dict[str, str]]:
         return self.request("GET", path, None, headers)
 
-    def post(self, path: str, body: object, headers: dict[str, str] | None = None) -> tuple[int, dict[str, object]]:
+    def post(
+        self, path: str, body: object, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, object]]:
         status, data, _ = self.request("POST", path, json.dumps(body).encode(), headers)
         return status, json.loads(data)
 
@@ -86,7 +88,11 @@ class Server:
             raise AssertionError(f"no exit after signal {signum}; log:\n{self.log()}") from None
 
 
-def start(*arguments: str, program: tuple[str, ...] = (sys.executable, "-m", "vsrv"), env: dict[str, str] | None = None) -> Server:
+def start(
+    *arguments: str,
+    program: tuple[str, ...] = (sys.executable, "-m", "vsrv"),
+    env: dict[str, str] | None = None,
+) -> Server:
     """Start `vsrv serve ARGUMENTS` on a free port; does not wait until it is ready."""
     port = free_port()
     handle, name = tempfile.mkstemp(prefix="vsrv-test-", suffix=".log")
@@ -94,7 +100,10 @@ def start(*arguments: str, program: tuple[str, ...] = (sys.executable, "-m", "vs
     environ.update(env or {})
     with os.fdopen(handle, "wb") as log:
         process = subprocess.Popen(
-            [*program, "serve", *arguments, "--port", str(port)], stdout=log, stderr=subprocess.STDOUT, env=environ
+            [*program, "serve", *arguments, "--port", str(port)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environ,
         )
     scheme = "https" if "--ssl-certfile" in arguments else "http"
     return Server(f"{scheme}://127.0.0.1:{port}", process, Path(name))

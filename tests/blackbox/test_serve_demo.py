@@ -37,7 +37,12 @@ def test_streamed_and_whole_answers_are_the_same(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(model="", messages=QUESTION, temperature=0, max_tokens=40)
     parts, usage, reasons = [], None, []
     stream = client.chat.completions.create(
-        model="", messages=QUESTION, temperature=0, max_tokens=40, stream=True, stream_options={"include_usage": True}
+        model="",
+        messages=QUESTION,
+        temperature=0,
+        max_tokens=40,
+        stream=True,
+        stream_options={"include_usage": True},
     )
     for chunk in stream:
         usage = chunk.usage or usage
@@ -47,12 +52,17 @@ def test_streamed_and_whole_answers_are_the_same(client: openai.OpenAI) -> None:
     assert "".join(parts) == whole.choices[0].message.content
     assert reasons == [whole.choices[0].finish_reason]
     assert usage is not None and whole.usage is not None
-    assert (usage.prompt_tokens, usage.completion_tokens) == (whole.usage.prompt_tokens, whole.usage.completion_tokens)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (
+        whole.usage.prompt_tokens,
+        whole.usage.completion_tokens,
+    )
 
 
 def test_seeded_sampling_does_not_depend_on_neighbours(client: openai.OpenAI) -> None:
     def ask(seed: int) -> str:
-        answer = client.chat.completions.create(model="", messages=QUESTION, temperature=1.5, seed=seed, max_tokens=48)
+        answer = client.chat.completions.create(
+            model="", messages=QUESTION, temperature=1.5, seed=seed, max_tokens=48
+        )
         return answer.choices[0].message.content or ""
 
     alone = [ask(seed) for seed in range(4)]
@@ -68,7 +78,14 @@ def test_seeded_sampling_does_not_depend_on_neighbours(client: openai.OpenAI) ->
 
 def test_n_choices_and_logprobs(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
-        model="", messages=QUESTION, n=3, temperature=1.0, seed=7, logprobs=True, top_logprobs=4, max_tokens=12
+        model="",
+        messages=QUESTION,
+        n=3,
+        temperature=1.0,
+        seed=7,
+        logprobs=True,
+        top_logprobs=4,
+        max_tokens=12,
     )
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     for choice in answer.choices:
@@ -83,7 +100,9 @@ def test_completions_with_echo_and_token_ids(server: Server, client: openai.Open
     status, tokens = server.post("/tokenize", {"prompt": "vsrv serves models"})
     assert status == 200
     ids = tokens["tokens"]
-    answer = client.completions.create(model="", prompt=ids, echo=True, logprobs=1, max_tokens=1, temperature=0)
+    answer = client.completions.create(
+        model="", prompt=ids, echo=True, logprobs=1, max_tokens=1, temperature=0
+    )
     logprobs = answer.choices[0].logprobs
     assert logprobs is not None and logprobs.token_logprobs is not None
     assert answer.choices[0].text.startswith("vsrv serves models")
@@ -94,7 +113,10 @@ def test_completions_with_echo_and_token_ids(server: Server, client: openai.Open
 
 
 def test_stop_string_ends_text_and_usage(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model="", messages=QUESTION, temperature=0).choices[0].message.content or ""
+    whole = (
+        client.chat.completions.create(model="", messages=QUESTION, temperature=0).choices[0].message.content
+        or ""
+    )
     stop = whole[10:14]
     cut = client.chat.completions.create(model="", messages=QUESTION, temperature=0, stop=[stop])
     assert cut.choices[0].message.content == whole[: whole.index(stop)]
@@ -104,7 +126,9 @@ def test_stop_string_ends_text_and_usage(client: openai.OpenAI) -> None:
 def test_refusals_are_precise(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as error:
         client.chat.completions.create(
-            model="", messages=QUESTION, tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}]
+            model="",
+            messages=QUESTION,
+            tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
         )
     assert error.value.code == "unsupported_parameter"
     with pytest.raises(openai.NotFoundError):
@@ -124,7 +148,12 @@ def test_sixty_four_streams_and_quick_probes(server: Server, client: openai.Open
     def stream(seed: int) -> None:
         try:
             chunks = client.completions.create(
-                model="", prompt=f"{seed} hello", max_tokens=48, stream=True, seed=seed, extra_body={"ignore_eos": True}
+                model="",
+                prompt=f"{seed} hello",
+                max_tokens=48,
+                stream=True,
+                seed=seed,
+                extra_body={"ignore_eos": True},
             )
             counts.append(sum(1 for _ in chunks))
         except openai.OpenAIError as error:
@@ -145,7 +174,9 @@ def test_sixty_four_streams_and_quick_probes(server: Server, client: openai.Open
 
 def test_a_client_that_goes_away_frees_its_sequence(server: Server) -> None:
     body = json.dumps({"prompt": "hello", "max_tokens": 900, "ignore_eos": True, "stream": True}).encode()
-    request = urllib.request.Request(server.url + "/v1/completions", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        server.url + "/v1/completions", body, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request) as response:
         assert response.readline().startswith(b"data:")
     end = time.monotonic() + 5
@@ -166,7 +197,9 @@ def test_the_front_process_never_loads_torch(server: Server) -> None:
         pytest.skip("needs a server of our own")
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "libtorch" not in maps and "numba" not in maps and "numpy" not in maps
-    engine = [pid for pid in children(server.process.pid) if "libtorch" in Path(f"/proc/{pid}/maps").read_text()]
+    engine = [
+        pid for pid in children(server.process.pid) if "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+    ]
     assert len(engine) == 1
 
 

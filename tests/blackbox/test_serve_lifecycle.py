@@ -15,11 +15,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from started import Server, free_port, start
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from started import Server, free_port, start
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -38,7 +38,9 @@ def test_it_listens_at_once_tells_its_phase_and_drains() -> None:
         status, body, headers = server.get("/readyz")
         if status == 503:  # on a quick machine it can be ready already
             assert "retry-after" in headers
-        status, answer = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]})
+        status, answer = server.post(
+            "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}
+        )
         assert status in (200, 503)
         if status == 503:
             assert answer["error"]["code"] == "model_loading"  # type: ignore[index]
@@ -83,10 +85,14 @@ def test_an_engine_that_dies_is_told_and_ends_the_server() -> None:
     engine = [
         int(p)
         for p in os.listdir("/proc")
-        if p.isdigit() and parent(int(p)) == server.process.pid and "libtorch" in Path(f"/proc/{p}/maps").read_text()
+        if p.isdigit()
+        and parent(int(p)) == server.process.pid
+        and "libtorch" in Path(f"/proc/{p}/maps").read_text()
     ]
     body = json.dumps({"prompt": "hello", "max_tokens": 900, "ignore_eos": True, "stream": True}).encode()
-    request = urllib.request.Request(server.url + "/v1/completions", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        server.url + "/v1/completions", body, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request) as response:
         assert response.readline().startswith(b"data:")
         os.kill(engine[0], signal.SIGKILL)
@@ -165,7 +171,10 @@ def test_tls(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_said_in_one_line(arguments: list[str], words: list[str]) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "vsrv", "serve", *arguments],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     assert process.returncode in (2, 78), process.stderr
     assert "Traceback" not in process.stderr
@@ -185,7 +194,9 @@ def test_a_port_in_use_is_said() -> None:
                 assert time.monotonic() < end
         process = subprocess.run(
             [sys.executable, "-m", "vsrv", "serve", "--port", str(first.port)],
-            capture_output=True, text=True, timeout=60,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert process.returncode == 78
         assert "--port" in process.stderr and str(first.port) in process.stderr
@@ -198,7 +209,9 @@ def test_an_unsupported_model_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     process = subprocess.run(
         [sys.executable, "-m", "vsrv", "serve", str(tmp_path), "--port", str(free_port())],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     output = process.stdout + process.stderr
     assert process.returncode == 78, output
@@ -208,9 +221,13 @@ def test_an_unsupported_model_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_the_archive_serves(tmp_path: Path) -> None:
     archive = tmp_path / "vsrv.pyz"
-    subprocess.run([sys.executable, str(ROOT / "build_zipapp.py"), "--output", str(archive)], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, str(ROOT / "build_zipapp.py"), "--output", str(archive)], check=True, timeout=60
+    )
     program = (sys.executable, str(archive))
-    shown = subprocess.run([*program, "version"], capture_output=True, text=True, timeout=30, cwd=tmp_path, check=True)
+    shown = subprocess.run(
+        [*program, "version"], capture_output=True, text=True, timeout=30, cwd=tmp_path, check=True
+    )
     assert "0.1.0" in shown.stdout
     for _ in range(2):  # the second start takes the compiled kernels from the cache
         server: Server = start(program=program, env={"VSRV_CACHE_DIR": str(tmp_path / "cache")})

@@ -22,8 +22,18 @@ MakeEngine = Callable[..., Engine]
 
 def save_tiny(folder: Path) -> None:
     config = transformers.Qwen3Config(
-        vocab_size=150, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=32, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=True,
+        vocab_size=150,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=True,
     )
     torch.manual_seed(1)
     network = transformers.Qwen3ForCausalLM(config)
@@ -50,13 +60,21 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(kernels: Kernels, tiny_folder: Path) -> models.Model:
     spec = models.read_spec(tiny_folder, {})
-    return models.load_model(tiny_folder, spec, kernels, models.LoadOptions("auto", "auto", 0, 512), lambda fraction: None)
+    return models.load_model(
+        tiny_folder, spec, kernels, models.LoadOptions("auto", "auto", 0, 512), lambda fraction: None
+    )
 
 
 @pytest.fixture
 def make_engine(kernels: Kernels, model: models.Model) -> MakeEngine:
     def make(
-        lag: int = 0, blocks: int = 96, seqs: int = 8, budget: int = 64, cache: bool = True, policy: str = "fcfs", threshold: int = 0
+        lag: int = 0,
+        blocks: int = 96,
+        seqs: int = 8,
+        budget: int = 64,
+        cache: bool = True,
+        policy: str = "fcfs",
+        threshold: int = 0,
     ) -> Engine:
         runner = ModelRunner(model, kernels, blocks, seqs)
         pool = BlockPool(blocks, kernels.block_size, cache)

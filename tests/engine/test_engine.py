@@ -29,7 +29,9 @@ class Result:
         self.end: FinishReason | Failed | None = None
 
 
-def run(engine: Engine, frames: list[Generate], at_once: int = 100, aborts: dict[int, int] | None = None) -> dict[int, Result]:
+def run(
+    engine: Engine, frames: list[Generate], at_once: int = 100, aborts: dict[int, int] | None = None
+) -> dict[int, Result]:
     """Feed frames, `at_once` before each step; aborts maps step → sequence id. Checks invariants and single ends all the way."""
     results = {frame.seq_id: Result() for frame in frames}
     waiting, steps = list(frames), 0
@@ -66,11 +68,22 @@ def workload(seed: int) -> list[Generate]:
             prompt = list(range(3, 100)) + prompt
         frames.append(
             generate(
-                i, prompt, max_tokens=rng.choice((1, 3, 20, 60)), temperature=rng.choice((0.0, 0.8, 1.3)), seed=i,
-                top_p=rng.choice((1.0, 0.9)), top_k=rng.choice((0, 20)), min_p=rng.choice((0.0, 0.05)),
-                repetition_penalty=rng.choice((1.0, 1.2)), presence_penalty=rng.choice((0.0, 0.5)),
-                logit_bias=((7, 2.0),) if i % 4 == 0 else (), bad_words=((9,), (8, 10)) if i % 5 == 0 else (),
-                min_tokens=1, eos_token_id=2, ignore_eos=i % 2 == 0, logprobs=rng.choice((None, 0, 3)),
+                i,
+                prompt,
+                max_tokens=rng.choice((1, 3, 20, 60)),
+                temperature=rng.choice((0.0, 0.8, 1.3)),
+                seed=i,
+                top_p=rng.choice((1.0, 0.9)),
+                top_k=rng.choice((0, 20)),
+                min_p=rng.choice((0.0, 0.05)),
+                repetition_penalty=rng.choice((1.0, 1.2)),
+                presence_penalty=rng.choice((0.0, 0.5)),
+                logit_bias=((7, 2.0),) if i % 4 == 0 else (),
+                bad_words=((9,), (8, 10)) if i % 5 == 0 else (),
+                min_tokens=1,
+                eos_token_id=2,
+                ignore_eos=i % 2 == 0,
+                logprobs=rng.choice((None, 0, 3)),
                 prompt_logprobs=rng.choice((None, None, 2)),
             )
         )
@@ -80,13 +93,23 @@ def workload(seed: int) -> list[Generate]:
 @pytest.mark.parametrize(
     "options",
     [
-        dict(), dict(lag=1), dict(budget=7), dict(budget=7, lag=1), dict(blocks=9), dict(blocks=9, lag=1), dict(cache=False),
-        dict(seqs=3, lag=1), dict(policy="priority", blocks=10), dict(threshold=16, lag=1),
+        dict(),
+        dict(lag=1),
+        dict(budget=7),
+        dict(budget=7, lag=1),
+        dict(blocks=9),
+        dict(blocks=9, lag=1),
+        dict(cache=False),
+        dict(seqs=3, lag=1),
+        dict(policy="priority", blocks=10),
+        dict(threshold=16, lag=1),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("at_once", [1, 100])
-def test_tokens_and_logprobs_do_not_depend_on_company(make_engine, options: dict[str, int], at_once: int) -> None:
+def test_tokens_and_logprobs_do_not_depend_on_company(
+    make_engine, options: dict[str, int], at_once: int
+) -> None:
     frames = workload(3)
     alone = {}
     for frame in frames:
@@ -144,10 +167,19 @@ def test_abort_in_every_state_ends_once_and_frees(make_engine, lag: int, step: i
 def test_random_adds_and_aborts_keep_the_invariants(make_engine_for_hypothesis, seed: int) -> None:
     rng = random.Random(seed)
     engine = make_engine_for_hypothesis(
-        lag=rng.randint(0, 1), blocks=rng.choice((6, 9, 20)), seqs=rng.choice((1, 3, 8)), budget=rng.choice((5, 32, 128))
+        lag=rng.randint(0, 1),
+        blocks=rng.choice((6, 9, 20)),
+        seqs=rng.choice((1, 3, 8)),
+        budget=rng.choice((5, 32, 128)),
     )
     frames = [
-        generate(i, [rng.randrange(3, 150) for _ in range(rng.randint(1, 150))], max_tokens=rng.randint(1, 40), temperature=1.0, seed=i)
+        generate(
+            i,
+            [rng.randrange(3, 150) for _ in range(rng.randint(1, 150))],
+            max_tokens=rng.randint(1, 40),
+            temperature=1.0,
+            seed=i,
+        )
         for i in range(rng.randint(1, 10))
     ]
     aborts = {rng.randint(0, 30): rng.randrange(len(frames)) for _ in range(rng.randint(0, 4))}
@@ -171,12 +203,22 @@ def make_engine_for_hypothesis(kernels, model):
 def test_what_can_never_run_is_refused_and_disturbs_nobody(make_engine) -> None:
     engine = make_engine(blocks=4)
     frames = [
-        generate(1, []), generate(2, list(range(3, 140))), generate(3, [150]), generate(4, [5], stop_token_ids=(150,)),
-        generate(5, [5], logit_bias=((4000, 1.0),)), generate(6, [5, 6]),
+        generate(1, []),
+        generate(2, list(range(3, 140))),
+        generate(3, [150]),
+        generate(4, [5], stop_token_ids=(150,)),
+        generate(5, [5], logit_bias=((4000, 1.0),)),
+        generate(6, [5, 6]),
     ]
     results = run(engine, frames)
     codes = [results[i].end.code for i in range(1, 6)]  # type: ignore[union-attr]
-    assert codes == ["empty_prompt", "context_length_exceeded", "invalid_token_id", "invalid_token_id", "invalid_token_id"]
+    assert codes == [
+        "empty_prompt",
+        "context_length_exceeded",
+        "invalid_token_id",
+        "invalid_token_id",
+        "invalid_token_id",
+    ]
     assert len(results[6].tokens) == 8
 
 
@@ -222,7 +264,9 @@ def test_stops_limits_and_minimum(make_engine) -> None:
 def test_priority_goes_first(make_engine) -> None:
     engine = make_engine(seqs=1, policy="priority")
     order = []
-    for frame in [generate(i, [3, 4], priority=p, max_tokens=2, ignore_eos=True) for i, p in enumerate((5, 1, 3))]:
+    for frame in [
+        generate(i, [3, 4], priority=p, max_tokens=2, ignore_eos=True) for i, p in enumerate((5, 1, 3))
+    ]:
         engine.add(frame)
     while engine.has_work():
         order += [o.seq_id for o in engine.step() if o.finish_reason is not FinishReason.NONE]

@@ -18,8 +18,22 @@ from vsrv.boot import child_command
 from vsrv.config import EngineConfig
 from vsrv.engine.worker import merged
 from vsrv.messages import (
-    Abort, Beat, Failed, FinishReason, Frame, FrameReader, Generate, Hello, Loading, LogProbs, Ready, SamplingParams, Step, Stop,
-    TokenOutput, encode,
+    Abort,
+    Beat,
+    Failed,
+    FinishReason,
+    Frame,
+    FrameReader,
+    Generate,
+    Hello,
+    Loading,
+    LogProbs,
+    Ready,
+    SamplingParams,
+    Step,
+    Stop,
+    TokenOutput,
+    encode,
 )  # fmt: skip
 
 
@@ -41,7 +55,9 @@ class Worker:
         """Read on to the next frame of a kind (for Step: one that ends `seq_id`)."""
         while True:
             for position, frame in enumerate(self.frames):
-                ends = isinstance(frame, Step) and any(o.seq_id == seq_id and o.finish_reason for o in frame.outputs)
+                ends = isinstance(frame, Step) and any(
+                    o.seq_id == seq_id and o.finish_reason for o in frame.outputs
+                )
                 if isinstance(frame, kind) and (seq_id is None or ends):
                     self.seen = self.frames[: position + 1]
                     del self.frames[: position + 1]
@@ -65,16 +81,29 @@ def test_a_life_of_requests(worker: Worker) -> None:
     ready = worker.until(Ready)
     phases = [frame.phase for frame in worker.seen if isinstance(frame, Loading)]
     assert phases[0] == "config" and phases[-1] == "warmup" and "weights" in phases
-    assert isinstance(ready, Ready) and (ready.vocab_size, ready.max_model_len, ready.max_num_seqs) == (150, 512, 4)
+    assert isinstance(ready, Ready) and (ready.vocab_size, ready.max_model_len, ready.max_num_seqs) == (
+        150,
+        512,
+        4,
+    )
     assert any("KV cache" in line for line in ready.budget)
     worker.send(Generate(1, array("I", [3, 4, 5]), SamplingParams(max_tokens=5, ignore_eos=True)))
     worker.until(Step, 1)
-    tokens = [t for frame in worker.seen if isinstance(frame, Step) for o in frame.outputs if o.seq_id == 1 for t in o.token_ids]
+    tokens = [
+        t
+        for frame in worker.seen
+        if isinstance(frame, Step)
+        for o in frame.outputs
+        if o.seq_id == 1
+        for t in o.token_ids
+    ]
     assert len(tokens) == 5
     worker.send(Generate(2, array("I", [3, 4, 5]), SamplingParams(max_tokens=400, ignore_eos=True)))
     worker.send(Abort(2))
     step = worker.until(Step, 2)
-    assert isinstance(step, Step) and [o.finish_reason for o in step.outputs if o.seq_id == 2] == [FinishReason.ABORT]
+    assert isinstance(step, Step) and [o.finish_reason for o in step.outputs if o.seq_id == 2] == [
+        FinishReason.ABORT
+    ]
     worker.send(Generate(3, array("I", [999]), SamplingParams(max_tokens=1)))
     failed = worker.until(Failed)
     assert isinstance(failed, Failed) and failed.code == "invalid_token_id"
@@ -132,6 +161,11 @@ def test_merged_outputs_keep_everything() -> None:
     second = TokenOutput(1, array("I", [5]), FinishReason.STOP, 5, logprobs=more)
     both = merged(first, second)
     assert both == TokenOutput(
-        1, array("I", [4, 5]), FinishReason.STOP, 5, 32, LogProbs(0, array("I", [4, 5]), array("f", [-1.0, -2.0]), array("I", [1, 2]))
+        1,
+        array("I", [4, 5]),
+        FinishReason.STOP,
+        5,
+        32,
+        LogProbs(0, array("I", [4, 5]), array("f", [-1.0, -2.0]), array("I", [1, 2])),
     )
     assert merged(first, Failed(1, "x", "y")) == Failed(1, "x", "y")

@@ -23,7 +23,10 @@ def poisoned(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "n", "k"), [(1, 32, 8), (1, 100, 64), (2, 33, 7), (3, 64, 40), (5, 96, 16), (6, 31, 5), (13, 150, 64), (40, 70, 48)])
+@pytest.mark.parametrize(
+    ("rows", "n", "k"),
+    [(1, 32, 8), (1, 100, 64), (2, 33, 7), (3, 64, 40), (5, 96, 16), (6, 31, 5), (13, 150, 64), (40, 70, 48)],
+)
 @pytest.mark.parametrize("bias", [False, True])
 def test_linear(kernels: Kernels, dtype: str, rows: int, n: int, k: int, bias: bool) -> None:
     rng = np.random.default_rng(rows * n + k)
@@ -35,7 +38,9 @@ def test_linear(kernels: Kernels, dtype: str, rows: int, n: int, k: int, bias: b
     kernels.linear(torch.from_numpy(x), packed, out)
     expected = reference.linear(x, weight.float().numpy(), offset)
     np.testing.assert_allclose(out[:rows, :n].numpy(), expected, rtol=1e-4, atol=1e-4)
-    assert torch.isnan(out[rows:]).all() and torch.isnan(out[:, n:]).all(), "wrote outside its rows and columns"
+    assert torch.isnan(out[rows:]).all() and torch.isnan(out[:, n:]).all(), (
+        "wrote outside its rows and columns"
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -72,7 +77,9 @@ def test_norms(kernels: Kernels, rows: int, width: int) -> None:
     held, out = torch.from_numpy(residual.copy()), poisoned(rows, width)
     kernels.add_rms_norm(torch.from_numpy(x), held, torch.from_numpy(weight), 1e-5, out)
     np.testing.assert_array_equal(held.numpy(), residual + x)
-    np.testing.assert_allclose(out.numpy(), reference.rms_norm(residual + x, weight, 1e-5), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        out.numpy(), reference.rms_norm(residual + x, weight, 1e-5), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
@@ -86,14 +93,18 @@ def test_gated(kernels: Kernels, activation: str) -> None:
 class Paged:
     """Sequences with histories, and the arrays that describe a batch of their newest tokens; unused KV is poisoned."""
 
-    def __init__(self, kernels: Kernels, heads: HeadShape, dtype: str, lengths: list[tuple[int, int]], norms: bool) -> None:
+    def __init__(
+        self, kernels: Kernels, heads: HeadShape, dtype: str, lengths: list[tuple[int, int]], norms: bool
+    ) -> None:
         self.kernels, self.heads, self.dtype, self.lengths = kernels, heads, dtype, lengths
         rng = np.random.default_rng(heads.head_dim + len(lengths))
         size = kernels.block_size
         blocks = sum(-(-total // size) for total, _ in lengths) + 2
         self.order = rng.permutation(blocks).tolist()
         sizes = kernels.kv_block_bytes(heads.num_kv_heads, heads.head_dim, dtype)
-        self.cache = tuple(torch.full((blocks, n), 0xFF, dtype=torch.uint8) for n in sizes)  # all bits set is NaN in every type
+        self.cache = tuple(
+            torch.full((blocks, n), 0xFF, dtype=torch.uint8) for n in sizes
+        )  # all bits set is NaN in every type
         width = (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim
         self.raw = [rng.normal(size=(total, width)).astype(np.float32) for total, _ in lengths]
         angles = np.arange(600)[:, None] * 100.0 ** (-np.arange(heads.head_dim // 2) / heads.head_dim)
@@ -110,14 +121,18 @@ class Paged:
         """spans: (sequence, first token, end). Writes K and V of these tokens and returns attention [T, H*D]."""
         size, heads = self.kernels.block_size, self.heads
         positions = np.concatenate([np.arange(a, b) for _, a, b in spans]).astype(np.int32)
-        slots = np.concatenate([[self.tables[s][p // size] * size + p % size for p in range(a, b)] for s, a, b in spans]).astype(np.int32)
+        slots = np.concatenate(
+            [[self.tables[s][p // size] * size + p % size for p in range(a, b)] for s, a, b in spans]
+        ).astype(np.int32)
         tables = np.zeros((len(spans), max(len(t) for t in self.tables)), np.int32)
         for row, (s, _, _) in enumerate(spans):
             tables[row, : len(self.tables[s])] = self.tables[s]
         offsets = np.cumsum([0, *(b - a for _, a, b in spans)]).astype(np.int32)
         ends = np.array([b for _, _, b in spans], np.int32)
         meta = AttentionMetadata(
-            *(torch.from_numpy(a) for a in (positions, slots, tables, offsets, ends)), max(b - a for _, a, b in spans), int(ends.max())
+            *(torch.from_numpy(a) for a in (positions, slots, tables, offsets, ends)),
+            max(b - a for _, a, b in spans),
+            int(ends.max()),
         )
         qkv = torch.from_numpy(np.concatenate([self.raw[s][a:b] for s, a, b in spans]))
         norm = None if self.norm is None else torch.from_numpy(self.norm)
@@ -135,7 +150,9 @@ class Paged:
         cos, sin = self.cos_sin[:end, 0].numpy(), self.cos_sin[:end, 1].numpy()
         q, k = reference.rotate(q, cos, sin), reference.rotate(k, cos, sin)
         k, v = (rounded(np.ascontiguousarray(a), self.dtype).float().numpy() for a in (k, v))
-        return reference.attention(q[first:], k, v, heads.scale, heads.sliding_window).reshape(end - first, -1)
+        return reference.attention(q[first:], k, v, heads.scale, heads.sliding_window).reshape(
+            end - first, -1
+        )
 
 
 SHAPES = [(4, 4, 32), (4, 2, 64), (8, 1, 80), (6, 2, 96), (8, 2, 128), (3, 3, 256), (8, 4, 36)]
@@ -144,7 +161,9 @@ SHAPES = [(4, 4, 32), (4, 2, 64), (8, 1, 80), (6, 2, 96), (8, 2, 128), (3, 3, 25
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("num_heads", "num_kv_heads", "head_dim"), SHAPES)
 @pytest.mark.parametrize("window", [0, 1, 19, 64])
-def test_paged_attention(kernels: Kernels, dtype: str, num_heads: int, num_kv_heads: int, head_dim: int, window: int) -> None:
+def test_paged_attention(
+    kernels: Kernels, dtype: str, num_heads: int, num_kv_heads: int, head_dim: int, window: int
+) -> None:
     if window and (dtype != "bfloat16" or kernels.num_threads == 1):
         pytest.skip("windows are compared for one type and a team")
     heads = HeadShape(num_heads, num_kv_heads, head_dim, head_dim**-0.5, window)
@@ -152,20 +171,31 @@ def test_paged_attention(kernels: Kernels, dtype: str, num_heads: int, num_kv_he
     paged = Paged(kernels, heads, dtype, lengths, norms=head_dim in (64, 128))
     spans = [(0, 0, 70), (1, 0, 32), (2, 0, 1), (3, 0, 50)]  # whole prompts and chunks
     out = paged.run(spans)
-    following = [(1, 32, 33), (3, 50, 64), (0, 69, 70)]  # a decode, a chunk behind a cached prefix, a recomputed token
+    following = [
+        (1, 32, 33),
+        (3, 50, 64),
+        (0, 69, 70),
+    ]  # a decode, a chunk behind a cached prefix, a recomputed token
     later = paged.run(following)
     for result, batch in ((out, spans), (later, following)):
         at = 0
         for s, first, end in batch:
-            np.testing.assert_allclose(result[at : at + end - first].numpy(), paged.expected(s, first, end), rtol=2e-4, atol=2e-4)
+            np.testing.assert_allclose(
+                result[at : at + end - first].numpy(), paged.expected(s, first, end), rtol=2e-4, atol=2e-4
+            )
             at += end - first
     assert torch.equal(later[-1], out[69]), "the same token in another batch has other bits"
 
 
 SAMPLINGS = [
-    dict(temperature=0.0), dict(temperature=0.0, repetition_penalty=1.3, frequency_penalty=0.4, presence_penalty=0.3),
-    dict(temperature=1.0), dict(temperature=0.6, top_k=7), dict(temperature=1.3, top_p=0.7), dict(temperature=0.9, min_p=0.1),
-    dict(temperature=1.1, top_k=30, top_p=0.9, min_p=0.01, repetition_penalty=1.1), dict(temperature=0.01),
+    dict(temperature=0.0),
+    dict(temperature=0.0, repetition_penalty=1.3, frequency_penalty=0.4, presence_penalty=0.3),
+    dict(temperature=1.0),
+    dict(temperature=0.6, top_k=7),
+    dict(temperature=1.3, top_p=0.7),
+    dict(temperature=0.9, min_p=0.1),
+    dict(temperature=1.1, top_k=30, top_p=0.9, min_p=0.01, repetition_penalty=1.1),
+    dict(temperature=0.01),
     dict(temperature=1.0, allowed_token_ids=(3, 40, 90), logit_bias=((3, 5.0), (7, 90.0))),
     dict(temperature=0.8, logit_bias=((9, -100.0), (11, 4.0)), bad_words=((11,), (5, 12), (1, 2, 3, 4))),
     dict(temperature=1.0, min_tokens=9, stop_token_ids=(1, 2), eos_token_id=0, top_k=3),
@@ -175,14 +205,18 @@ SAMPLINGS = [
 
 @pytest.mark.parametrize("options", SAMPLINGS, ids=str)
 @pytest.mark.parametrize("masked", [False, True])
-def test_sampling_equals_the_specification(kernels: Kernels, options: dict[str, object], masked: bool) -> None:
+def test_sampling_equals_the_specification(
+    kernels: Kernels, options: dict[str, object], masked: bool
+) -> None:
     vocab, rows = 101, 6
     rng = np.random.default_rng(5)
     state = kernels.new_sampling_state(rows + 3, vocab)
     params = SamplingParams(50, **options)  # type: ignore[arg-type]
     slots = torch.tensor([7, 0, 3, 1, 8, 2], dtype=torch.int32)
     prompts = [rng.integers(0, vocab, 6).tolist() for _ in range(rows)]
-    outputs: list[list[int]] = [rng.integers(0, 14, row).tolist() for row in range(rows)]  # as after a preemption
+    outputs: list[list[int]] = [
+        rng.integers(0, 14, row).tolist() for row in range(rows)
+    ]  # as after a preemption
     for row in range(rows):
         state.assign(int(slots[row]), params, 1000 + row, prompts[row], outputs[row])
     for _ in range(12):
@@ -190,13 +224,26 @@ def test_sampling_equals_the_specification(kernels: Kernels, options: dict[str, 
         mask = rng.random((rows, vocab)) < 0.5 if masked else None
         if mask is not None:
             mask[:, 3] = True
-        bits = None if mask is None else torch.from_numpy(np.packbits(np.pad(mask, ((0, 0), (0, 27))), axis=1, bitorder="little").view(np.int32).copy())
+        bits = (
+            None
+            if mask is None
+            else torch.from_numpy(
+                np.packbits(np.pad(mask, ((0, 0), (0, 27))), axis=1, bitorder="little").view(np.int32).copy()
+            )
+        )
         before = logits.copy()
         ids = torch.full((rows,), -1, dtype=torch.int32)
         kernels.sample(torch.from_numpy(logits), slots, state, bits, ids)
         np.testing.assert_array_equal(logits, before, "logits are read again for logprobs")
         for row in range(rows):
-            expected = reference.sample(logits[row], params, 1000 + row, prompts[row], outputs[row], None if mask is None else mask[row])
+            expected = reference.sample(
+                logits[row],
+                params,
+                1000 + row,
+                prompts[row],
+                outputs[row],
+                None if mask is None else mask[row],
+            )
             assert int(ids[row]) == expected
             outputs[row].append(expected)
             assert int(state.last_token[int(slots[row])]) == expected
@@ -223,10 +270,20 @@ def test_a_slot_forgets_its_former_owner(kernels: Kernels) -> None:
     logits[0, 4] = 1.0
     slot, out = torch.zeros(1, dtype=torch.int32), torch.empty(1, dtype=torch.int32)
     heavy = SamplingParams(
-        9, temperature=0.0, frequency_penalty=2.0, logit_bias=((6, 50.0),), allowed_token_ids=(6,), bad_words=((4,),), min_tokens=5,
+        9,
+        temperature=0.0,
+        frequency_penalty=2.0,
+        logit_bias=((6, 50.0),),
+        allowed_token_ids=(6,),
+        bad_words=((4,),),
+        min_tokens=5,
         stop_token_ids=(4,),
     )
-    for params, expected in ((heavy, 6), (SamplingParams(9, temperature=0.0), 4), (SamplingParams(9, temperature=0.0, presence_penalty=0.5), 4)):
+    for params, expected in (
+        (heavy, 6),
+        (SamplingParams(9, temperature=0.0), 4),
+        (SamplingParams(9, temperature=0.0, presence_penalty=0.5), 4),
+    ):
         state.assign(0, params, 0, [4], [])
         kernels.sample(logits, slot, state, None, out)
         assert int(out) == expected
@@ -237,7 +294,13 @@ def test_wrong_slots_are_refused(kernels: Kernels) -> None:
     state = kernels.new_sampling_state(2, 20)
     for slot in (-1, 2):
         with pytest.raises(ValueError, match="slot"):
-            kernels.sample(torch.zeros(1, 20), torch.tensor([slot], dtype=torch.int32), state, None, torch.empty(1, dtype=torch.int32))
+            kernels.sample(
+                torch.zeros(1, 20),
+                torch.tensor([slot], dtype=torch.int32),
+                state,
+                None,
+                torch.empty(1, dtype=torch.int32),
+            )
 
 
 @pytest.mark.parametrize(("vocab", "k"), [(5, 5), (101, 0), (101, 1), (1000, 20)])
@@ -245,7 +308,11 @@ def test_logprobs(kernels: Kernels, vocab: int, k: int) -> None:
     rng = np.random.default_rng(vocab)
     logits = (rng.normal(size=(7, vocab)) * 5).round(1).astype(np.float32)  # rounding makes ties
     chosen = rng.integers(0, vocab, 7).astype(np.int32)
-    ids, values, ranks = torch.full((7, k + 1), -1, dtype=torch.int32), poisoned(7, k + 1), torch.full((7,), -1, dtype=torch.int32)
+    ids, values, ranks = (
+        torch.full((7, k + 1), -1, dtype=torch.int32),
+        poisoned(7, k + 1),
+        torch.full((7,), -1, dtype=torch.int32),
+    )
     kernels.logprobs(torch.from_numpy(logits), torch.from_numpy(chosen), k, ids, values, ranks)
     for row in range(7):
         expected_ids, expected_values, rank = reference.logprobs(logits[row], int(chosen[row]), k)
@@ -253,7 +320,9 @@ def test_logprobs(kernels: Kernels, vocab: int, k: int) -> None:
         np.testing.assert_allclose(values[row].numpy(), expected_values, rtol=1e-5, atol=1e-5)
         assert int(ranks[row]) == rank
     np.testing.assert_allclose(
-        values[:, 0].numpy(), torch.from_numpy(logits).log_softmax(-1)[range(7), chosen.tolist()].numpy(), atol=1e-5
+        values[:, 0].numpy(),
+        torch.from_numpy(logits).log_softmax(-1)[range(7), chosen.tolist()].numpy(),
+        atol=1e-5,
     )
 
 
@@ -279,7 +348,9 @@ def test_the_team_survives_many_small_and_large_jobs(kernels: Kernels) -> None:
     small, large = torch.randn(1, 16), torch.randn(16, 512)
     packed = [kernels.pack_linear(torch.randn(512, k), None, "float32") for k in (16, 512)]
     expected = None
-    for i, (x, weight) in itertools.islice(enumerate(itertools.cycle(zip((small, large), packed, strict=True))), 4000):
+    for i, (x, weight) in itertools.islice(
+        enumerate(itertools.cycle(zip((small, large), packed, strict=True))), 4000
+    ):
         out = torch.empty(x.shape[0], 512)
         kernels.linear(x, weight, out)
         if i % 2:

@@ -37,7 +37,9 @@ def test_penalties_and_filters_are_transformers() -> None:
     np.testing.assert_allclose(actual, expected[0].numpy(), rtol=1e-6)
     params = SamplingParams(1, temperature=0.7, top_k=12, top_p=0.8, min_p=0.02)
     for warper in (
-        transformers.TemperatureLogitsWarper(0.7), transformers.MinPLogitsWarper(0.02), transformers.TopKLogitsWarper(12),
+        transformers.TemperatureLogitsWarper(0.7),
+        transformers.MinPLogitsWarper(0.02),
+        transformers.TopKLogitsWarper(12),
         transformers.TopPLogitsWarper(0.8),
     ):
         row = warper(ids, row)
@@ -58,5 +60,11 @@ def test_activations_are_torchs(activation: str) -> None:
     x = torch.randn(3, 20, generator=torch.Generator().manual_seed(0))
     gate, up = x.chunk(2, -1)
     function = torch.nn.functional
-    active = function.silu(gate) if activation == "silu" else function.gelu(gate, approximate="tanh" if "tanh" in activation else "none")
-    np.testing.assert_allclose(reference.gated(x.numpy(), activation), (active * up).numpy(), rtol=1e-5, atol=1e-6)
+    active = (
+        function.silu(gate)
+        if activation == "silu"
+        else function.gelu(gate, approximate="tanh" if "tanh" in activation else "none")
+    )
+    np.testing.assert_allclose(
+        reference.gated(x.numpy(), activation), (active * up).numpy(), rtol=1e-5, atol=1e-6
+    )

@@ -15,17 +15,32 @@ from vsrv.errors import ConfigError, UnsupportedModelError
 from vsrv.kernels import AttentionMetadata, Kernels
 
 BASE = dict(
-    vocab_size=150, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    vocab_size=150,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=512,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
 )
 LLAMA3_ROPE = dict(
-    rope_type="llama3", rope_theta=5000.0, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+    rope_type="llama3",
+    rope_theta=5000.0,
+    factor=4.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
     original_max_position_embeddings=64,
 )
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama2": ("Llama", dict(num_key_value_heads=4, head_dim=32)),
     "llama3-rope-tied": ("Llama", dict(head_dim=64, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=True)),
-    "llama-linear-rope": ("Llama", dict(head_dim=32, rope_parameters=dict(rope_type="linear", factor=2.0, rope_theta=1e4))),
+    "llama-linear-rope": (
+        "Llama",
+        dict(head_dim=32, rope_parameters=dict(rope_type="linear", factor=2.0, rope_theta=1e4)),
+    ),
     "llama-biases": ("Llama", dict(head_dim=32, attention_bias=True, mlp_bias=True)),
     "llama-head-dim-80": ("Llama", dict(head_dim=80)),
     "llama-head-dim-96-mqa": ("Llama", dict(head_dim=96, num_key_value_heads=1)),
@@ -35,7 +50,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-window": ("Mistral", dict(head_dim=32, sliding_window=21)),
     "qwen2": ("Qwen2", dict(hidden_size=128)),
     "qwen2-tied": ("Qwen2", dict(hidden_size=128, tie_word_embeddings=True)),
-    "qwen2-window-layers": ("Qwen2", dict(hidden_size=128, use_sliding_window=True, sliding_window=17, max_window_layers=1)),
+    "qwen2-window-layers": (
+        "Qwen2",
+        dict(hidden_size=128, use_sliding_window=True, sliding_window=17, max_window_layers=1),
+    ),
     "qwen3": ("Qwen3", dict(head_dim=64, tie_word_embeddings=True)),
 }
 
@@ -43,7 +61,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def make_model(folder: Path, family: str, changes: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
     config = getattr(transformers, f"{family}Config")(**{**BASE, **changes})
     torch.manual_seed(1)
-    network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    network = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="eager"
+    )
     with torch.no_grad():
         for parameter in network.parameters():  # the default initialisation is too flat to tell tokens apart
             parameter.normal_(0, 0.25) if parameter.dim() > 1 else parameter.uniform_(0.3, 1.2)
@@ -76,8 +96,13 @@ class OneSequence:
         slots = table[0, positions // self.block_size] * self.block_size + positions % self.block_size
         self.length += len(ids)
         meta = AttentionMetadata(
-            positions, slots.int(), table, torch.tensor([0, len(ids)], dtype=torch.int32),
-            torch.tensor([self.length], dtype=torch.int32), len(ids), self.length,
+            positions,
+            slots.int(),
+            table,
+            torch.tensor([0, len(ids)], dtype=torch.int32),
+            torch.tensor([self.length], dtype=torch.int32),
+            len(ids),
+            self.length,
         )
         hidden = self.model.forward(torch.tensor(ids, dtype=torch.int32), meta, self.cache)
         return self.model.logits(hidden, torch.arange(len(ids))).clone()
@@ -112,7 +137,9 @@ def test_logprobs_and_greedy_tokens_equal_transformers(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["llama3-rope-tied", "mistral-window", "qwen2", "qwen3"])
-def test_half_precision_checkpoints_stay_close(name: str, dtype: str, tmp_path: Path, kernels: Kernels) -> None:
+def test_half_precision_checkpoints_stay_close(
+    name: str, dtype: str, tmp_path: Path, kernels: Kernels
+) -> None:
     """Weights and KV are rounded to the checkpoint's type, activations are not: close to fp32 on the rounded weights."""
     family, changes = CASES[name]
     make_model(tmp_path, family, changes, getattr(torch, dtype))
@@ -157,7 +184,8 @@ def test_dummy_weights_depend_on_the_seed_alone(tmp_path: Path, kernels: Kernels
     (tmp_path / "model.safetensors").unlink()
     ids = prompt(9, 150)
     results = [
-        OneSequence(load(tmp_path, kernels, load_format="dummy", seed=seed), kernels, [0]).feed(ids) for seed in (3, 3, 4)
+        OneSequence(load(tmp_path, kernels, load_format="dummy", seed=seed), kernels, [0]).feed(ids)
+        for seed in (3, 3, 4)
     ]
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
     assert torch.isfinite(results[0]).all()

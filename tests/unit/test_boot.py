@@ -20,7 +20,9 @@ def test_the_explicit_cache_folder_is_made_private(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+def test_a_folder_that_others_can_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
     folder = tmp_path / "cache"
     folder.mkdir()
     folder.chmod(mode)
@@ -48,7 +50,9 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest
         boot.cache_dir()
 
 
-def test_without_an_explicit_folder_the_next_candidate_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_explicit_folder_the_next_candidate_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "xdg" / "vsrv").mkdir(parents=True)
     (tmp_path / "xdg" / "vsrv").chmod(0o777)
     monkeypatch.delenv("VSRV_CACHE_DIR", raising=False)
@@ -58,7 +62,9 @@ def test_without_an_explicit_folder_the_next_candidate_is_taken(tmp_path: Path, 
     assert boot.cache_dir() == tmp_path / ".cache" / "vsrv"
 
 
-def test_unpacking_twice_gives_the_same_complete_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacking_twice_gives_the_same_complete_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VSRV_CACHE_DIR", str(tmp_path / "cache"))
     files = [("kernels/__init__.py", b"A = 1\n"), ("kernels/cpu/x.py", b"B = 2\n")]
     first = boot._unpacked(files, "kernels-1")
@@ -70,7 +76,9 @@ def test_unpacking_twice_gives_the_same_complete_folder(tmp_path: Path, monkeypa
 def test_a_child_finds_the_same_package_from_another_folder(tmp_path: Path) -> None:
     command = [*boot.child_command("version")]
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
-    outside = subprocess.run([sys.executable, "-c", "import vsrv"], cwd=tmp_path, capture_output=True, timeout=30, check=False)
+    outside = subprocess.run(
+        [sys.executable, "-c", "import vsrv"], cwd=tmp_path, capture_output=True, timeout=30, check=False
+    )
     if outside.returncode != 0:
         pytest.skip("vsrv is not installed in this environment")
     assert shown.returncode == 0, shown.stderr

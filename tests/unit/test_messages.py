@@ -28,7 +28,9 @@ from vsrv.messages import (
     encode,
 )
 
-LOGPROBS = LogProbs(1, array("I", [5, 6, 7, 8]), array("f", [-0.5, -0.25, -1.5, -0.125]), array("I", [3, 2**31]))
+LOGPROBS = LogProbs(
+    1, array("I", [5, 6, 7, 8]), array("f", [-0.5, -0.25, -1.5, -0.125]), array("I", [3, 2**31])
+)
 FRAMES: list[Frame] = [
     Hello({"model": "m", "hf_overrides": {"a": [1, 2]}}),
     Loading("weights", 0.5, "2 of 4"),
@@ -37,7 +39,11 @@ FRAMES: list[Frame] = [
         2**63,
         array("I", range(300)),
         SamplingParams(
-            max_tokens=5, logit_bias=((1, -100.0), (2, 0.5)), bad_words=((1, 2), (3,)), stop_token_ids=(9,), seed=-5
+            max_tokens=5,
+            logit_bias=((1, -100.0), (2, 0.5)),
+            bad_words=((1, 2), (3,)),
+            stop_token_ids=(9,),
+            seed=-5,
         ),
         cache_salt="é",
         priority=-3,

@@ -125,7 +125,9 @@ class App:
         if isinstance(response, Response):
             self._finish(trace, response.status)
             return response
-        return StreamingResponse(response.status, response.headers, Stream(response.chunks, lambda: self._finish(trace, 200)))
+        return StreamingResponse(
+            response.status, response.headers, Stream(response.chunks, lambda: self._finish(trace, 200))
+        )
 
     async def _route(self, request: Request, trace: _Trace) -> Response | StreamingResponse:
         route, placeholders, allowed = self._router.find(request.method, request.path)
@@ -136,7 +138,10 @@ class App:
                 return Response(204, [("allow", ", ".join(allowed))])
             if allowed:
                 methods = ", ".join(allowed)
-                response = error_response(UserError(405, "method_not_allowed", f"use {methods} for {request.path[:100]}"), request.id)
+                response = error_response(
+                    UserError(405, "method_not_allowed", f"use {methods} for {request.path[:100]}"),
+                    request.id,
+                )
                 response.headers.append(("allow", methods))
                 return response
             raise UserError(404, "not_found", f"no such path: {request.path[:200]}")
@@ -193,13 +198,18 @@ class App:
     async def _metrics(self, request: Request, placeholders: dict[str, str]) -> Response:
         if not self._options.metrics_enabled:
             raise UserError(404, "not_found", "metrics are switched off (--disable-log-stats)")
-        self._parts.metrics.beat, self._parts.metrics.ready = self._parts.engine.beat, self._parts.engine.ready
+        self._parts.metrics.beat, self._parts.metrics.ready = (
+            self._parts.engine.beat,
+            self._parts.engine.ready,
+        )
         body, content_type = self._parts.metrics.exposition(request.headers.get("accept") or "")
         return Response(200, [("content-type", content_type)], body)
 
     async def _models(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._require_ready()
-        return json_response({"object": "list", "data": [self._card(name) for name in self._parts.facts.served_names]})
+        return json_response(
+            {"object": "list", "data": [self._card(name) for name in self._parts.facts.served_names]}
+        )
 
     async def _model(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._require_ready()
@@ -208,8 +218,13 @@ class App:
 
     def _card(self, name: str) -> dict[str, object]:
         return {
-            "id": name, "object": "model", "created": self._options.created, "owned_by": "vsrv",
-            "root": self._parts.facts.served_names[0], "parent": None, "max_model_len": self._parts.facts.max_model_len,
+            "id": name,
+            "object": "model",
+            "created": self._options.created,
+            "owned_by": "vsrv",
+            "root": self._parts.facts.served_names[0],
+            "parent": None,
+            "max_model_len": self._parts.facts.max_model_len,
         }
 
     # generation
@@ -217,7 +232,9 @@ class App:
     async def _chat(self, request: Request, placeholders: dict[str, str]) -> Response | StreamingResponse:
         return await self._generate(request, "chat")
 
-    async def _completions(self, request: Request, placeholders: dict[str, str]) -> Response | StreamingResponse:
+    async def _completions(
+        self, request: Request, placeholders: dict[str, str]
+    ) -> Response | StreamingResponse:
         return await self._generate(request, "completions")
 
     async def _generate(self, request: Request, dialect: str) -> Response | StreamingResponse:
@@ -227,7 +244,9 @@ class App:
         wanted = prepared.request
         assert wanted is not None
         salt = parts.keys.cache_salt(trace.tenant, wanted.cache_salt)
-        generation = Generation(parts.engine, parts.tokenizer, parts.metrics, parts.admission, prepared, salt, trace.began)
+        generation = Generation(
+            parts.engine, parts.tokenizer, parts.metrics, parts.admission, prepared, salt, trace.began
+        )
         trace.generation = generation
         generation.submit()
         prefix = "chatcmpl" if dialect == "chat" else "cmpl"
@@ -256,14 +275,21 @@ class App:
             yield DONE
         except Exception as error:  # the seam of a stream's life: logged, told in fixed words
             self._parts.log.event("error", f"request {request_id} failed: {error!r}")
-            fault = UserError(500, "internal_error", f"internal error; the log has it under request {request_id}")
+            fault = UserError(
+                500, "internal_error", f"internal error; the log has it under request {request_id}"
+            )
             yield event(error_object(fault))
             yield DONE
 
     async def _tokenize(self, request: Request, placeholders: dict[str, str]) -> Response:
         prepared = await self._prepare(request, "tokenize")
         ids = prepared.prompts[0].tolist()
-        answer = {"count": len(ids), "max_model_len": self._parts.facts.max_model_len, "tokens": ids, "token_strs": None}
+        answer = {
+            "count": len(ids),
+            "max_model_len": self._parts.facts.max_model_len,
+            "tokens": ids,
+            "token_strs": None,
+        }
         return json_response(answer)
 
     async def _detokenize(self, request: Request, placeholders: dict[str, str]) -> Response:
@@ -273,9 +299,16 @@ class App:
         check_model(fields, facts)
         tokens = fields.raw("tokens")
         if not isinstance(tokens, list) or len(tokens) > 4 * facts.max_model_len:
-            raise UserError(400, "invalid_value", f"tokens: expected at most {4 * facts.max_model_len} token ids", "tokens")
+            raise UserError(
+                400,
+                "invalid_value",
+                f"tokens: expected at most {4 * facts.max_model_len} token ids",
+                "tokens",
+            )
         ids = array("I", [token_id(token, "tokens", facts.vocab_size) for token in tokens])
-        return json_response({"prompt": self._parts.tokenizer.decode(ids.tolist(), skip_special_tokens=False)})
+        return json_response(
+            {"prompt": self._parts.tokenizer.decode(ids.tolist(), skip_special_tokens=False)}
+        )
 
     async def _prepare(self, request: Request, dialect: str) -> Prepared:
         self._require_ready()
@@ -284,7 +317,9 @@ class App:
     async def _json_body(self, request: Request, limit: int | None) -> bytes:
         kind = (request.headers.get("content-type") or "application/json").split(";")[0].strip().lower()
         if kind != "application/json":
-            raise UserError(415, "unsupported_media_type", f"send Content-Type: application/json, not {kind[:60]}")
+            raise UserError(
+                415, "unsupported_media_type", f"send Content-Type: application/json, not {kind[:60]}"
+            )
         body = await request.body(limit)
         if not body:
             raise UserError(400, "invalid_json", "the body is empty; expected a JSON object")
@@ -300,14 +335,22 @@ class App:
 
 def loading_error(phase: str, fraction: float, elapsed_s: float) -> UserError:
     done = f", {fraction:.0%} done" if fraction else ""
-    return UserError(503, "model_loading", f"the model is loading ({phase}{done}, {elapsed_s:.0f} s so far); try again soon", None, 2.0)
+    return UserError(
+        503,
+        "model_loading",
+        f"the model is loading ({phase}{done}, {elapsed_s:.0f} s so far); try again soon",
+        None,
+        2.0,
+    )
 
 
 def engine_fault(error: EngineError) -> UserError:
     """An engine's failure as a client may see it: codes of the request's own faults are 400, the rest 500 or 503."""
     if error.code in ("context_length_exceeded", "invalid_token_id", "empty_prompt"):
         return UserError(400, error.code, error.message)
-    return UserError(503 if error.retry_after_s else 500, error.code, error.message, None, error.retry_after_s)
+    return UserError(
+        503 if error.retry_after_s else 500, error.code, error.message, None, error.retry_after_s
+    )
 
 
 def health_response(engine: EngineClient) -> Response:
@@ -315,5 +358,7 @@ def health_response(engine: EngineClient) -> Response:
     health = engine.health()
     if health.state == "ready":
         return Response(200, [("content-type", "application/json")], b"")
-    body = orjson.dumps({"status": health.state, "reason": health.reason, "phase": health.phase, "fraction": health.fraction})
+    body = orjson.dumps(
+        {"status": health.state, "reason": health.reason, "phase": health.phase, "fraction": health.fraction}
+    )
     return Response(503, [("content-type", "application/json"), ("retry-after", "2")], body)

@@ -38,11 +38,17 @@ class Keys:
             return Tenant("")
         given = hashlib.sha256(_presented(headers).encode()).digest()
         found = -1
-        for index, digest in enumerate(self._digests):  # no early exit: timing must not tell which key is near
+        for index, digest in enumerate(
+            self._digests
+        ):  # no early exit: timing must not tell which key is near
             if hmac.compare_digest(digest, given):
                 found = index
         if found < 0:
-            raise UserError(401, "invalid_api_key", "a valid API key is needed: send Authorization: Bearer KEY or x-api-key: KEY")
+            raise UserError(
+                401,
+                "invalid_api_key",
+                "a valid API key is needed: send Authorization: Bearer KEY or x-api-key: KEY",
+            )
         return Tenant("key-" + self._digests[found].hex()[:12])
 
     def cache_salt(self, tenant: Tenant, salt: str) -> str:

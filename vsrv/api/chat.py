@@ -80,19 +80,25 @@ class ChatAnswer:
                 started = True
                 for index in range(self._request.n):
                     delta = {"role": self._style.role, "content": ""}
-                    yield self._chunk([{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}])
+                    yield self._chunk(
+                        [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
+                    )
             if part.text or part.logprobs or part.finish_reason is not None or self._request.return_token_ids:
                 yield self._chunk([self._choice(part)])
         if self._request.include_usage or self._style.force_usage:
             usage = usage_object(self._generation.usage, self._style.cached_tokens)
-            yield event({**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint})
+            yield event(
+                {**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint}
+            )
         yield DONE
 
     def _choice(self, part: Part) -> dict[str, Any]:
         choice: dict[str, Any] = {
             "index": part.index,
             "delta": {"content": part.text} if part.text or part.finish_reason is None else {},
-            "logprobs": {"content": self._texts.chat_rows(part.logprobs)} if self._request.logprobs is not None else None,
+            "logprobs": {"content": self._texts.chat_rows(part.logprobs)}
+            if self._request.logprobs is not None
+            else None,
             "finish_reason": part.finish_reason,
         }
         if part.finish_reason is not None:
@@ -102,13 +108,22 @@ class ChatAnswer:
         return choice
 
     def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
-        chunk: dict[str, Any] = {**self._base(), "choices": choices, "system_fingerprint": self._ids.fingerprint}
+        chunk: dict[str, Any] = {
+            **self._base(),
+            "choices": choices,
+            "system_fingerprint": self._ids.fingerprint,
+        }
         if self._request.include_usage:
             continuous = self._request.continuous_usage
-            chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
+            chunk["usage"] = (
+                usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
+            )
         return event(chunk)
 
     def _base(self) -> dict[str, Any]:
         return {
-            "id": self._ids.id, "object": "chat.completion.chunk", "created": self._ids.created, "model": self._ids.model,
+            "id": self._ids.id,
+            "object": "chat.completion.chunk",
+            "created": self._ids.created,
+            "model": self._ids.model,
         }

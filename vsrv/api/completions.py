@@ -25,7 +25,9 @@ class CompletionAnswer:
         self._begun = [False] * self._count
 
     async def whole(self) -> dict[str, Any]:
-        merged: list[dict[str, Any]] = [{"text": "", "rows": None, "ids": [], "end": None, "prompt": None} for _ in range(self._count)]
+        merged: list[dict[str, Any]] = [
+            {"text": "", "rows": None, "ids": [], "end": None, "prompt": None} for _ in range(self._count)
+        ]
         async for part in self._generation.parts():
             choice = merged[part.index]
             shown = self._shown(part)
@@ -45,7 +47,11 @@ class CompletionAnswer:
                 "finish_reason": choice["end"] and choice["end"].finish_reason,
                 "stop_reason": choice["end"] and choice["end"].stop_reason,
                 "prompt_logprobs": choice["prompt"],
-                **({"token_ids": choice["ids"], "prompt_token_ids": self._prompt(i)} if self._request.return_token_ids else {}),
+                **(
+                    {"token_ids": choice["ids"], "prompt_token_ids": self._prompt(i)}
+                    if self._request.return_token_ids
+                    else {}
+                ),
             }
             for i, choice in enumerate(merged)
         ]
@@ -59,15 +65,28 @@ class CompletionAnswer:
     async def stream(self) -> AsyncIterator[bytes]:
         async for part in self._generation.parts():
             shown = self._shown(part)
-            if not (shown["text"] or shown["logprobs"] or part.finish_reason or self._request.return_token_ids):
+            if not (
+                shown["text"] or shown["logprobs"] or part.finish_reason or self._request.return_token_ids
+            ):
                 continue
-            choice = {"index": part.index, **shown, "finish_reason": part.finish_reason, "stop_reason": part.stop_reason}
+            choice = {
+                "index": part.index,
+                **shown,
+                "finish_reason": part.finish_reason,
+                "stop_reason": part.stop_reason,
+            }
             if self._request.return_token_ids:
                 choice["token_ids"] = list(part.token_ids)
-            chunk: dict[str, Any] = {**self._base(), "choices": [choice], "system_fingerprint": self._ids.fingerprint}
+            chunk: dict[str, Any] = {
+                **self._base(),
+                "choices": [choice],
+                "system_fingerprint": self._ids.fingerprint,
+            }
             if self._request.include_usage:
                 continuous = self._request.continuous_usage
-                chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
+                chunk["usage"] = (
+                    usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
+                )
             yield event(chunk)
         if self._request.include_usage or self._style.force_usage:
             usage = usage_object(self._generation.usage, self._style.cached_tokens)
@@ -95,7 +114,10 @@ class CompletionAnswer:
 
     def _base(self) -> dict[str, Any]:
         return {
-            "id": self._ids.id, "object": "text_completion", "created": self._ids.created, "model": self._ids.model,
+            "id": self._ids.id,
+            "object": "text_completion",
+            "created": self._ids.created,
+            "model": self._ids.model,
         }
 
 

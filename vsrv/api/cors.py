@@ -26,10 +26,18 @@ class Cors:
         if origin is None:
             return vary
         if "*" in self.origins and not self.credentials:
-            return [*vary, ("access-control-allow-origin", "*"), ("access-control-expose-headers", "x-request-id, retry-after")]
+            return [
+                *vary,
+                ("access-control-allow-origin", "*"),
+                ("access-control-expose-headers", "x-request-id, retry-after"),
+            ]
         if origin not in self.origins:
             return vary
-        allowed = [*vary, ("access-control-allow-origin", origin), ("access-control-expose-headers", "x-request-id, retry-after")]
+        allowed = [
+            *vary,
+            ("access-control-allow-origin", origin),
+            ("access-control-expose-headers", "x-request-id, retry-after"),
+        ]
         return [*allowed, ("access-control-allow-credentials", "true")] if self.credentials else allowed
 
     def preflight(self, request: Request) -> Response:

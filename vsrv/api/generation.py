@@ -20,7 +20,12 @@ from vsrv.metrics import Metrics
 from vsrv.text.detokenizer import Detokenizer, TextOptions
 from vsrv.text.tokenizer import Tokenizer
 
-_REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.ABORT: "abort", FinishReason.ERROR: "error"}
+_REASONS = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.ABORT: "abort",
+    FinishReason.ERROR: "error",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,9 @@ class Admission:
         ):
             if there + more > limit and there > 0:
                 self._metrics.rejected(reason)
-                raise UserError(503, "server_overloaded", "the server has too many requests; try again soon", None, 2.0)
+                raise UserError(
+                    503, "server_overloaded", "the server has too many requests; try again soon", None, 2.0
+                )
         self.sequences += sequences
         self.tokens += tokens
 
@@ -128,10 +135,16 @@ class Generation:
         self.admission.enter(count, tokens)
         self._admitted = (count, tokens)
         params = request.params
-        options = TextOptions(request.stop, request.include_stop, request.skip_special_tokens, params.min_tokens)
+        options = TextOptions(
+            request.stop, request.include_stop, request.skip_special_tokens, params.min_tokens
+        )
         try:
             for index in range(count):
-                own = params if params.seed is None or request.n == 1 else replace(params, seed=_seed(params.seed + index % request.n))
+                own = (
+                    params
+                    if params.seed is None or request.n == 1
+                    else replace(params, seed=_seed(params.seed + index % request.n))
+                )
                 prompt = prompts[index // request.n]
                 stream = self.engine.submit(prompt, own, self.cache_salt, request.priority)
                 self._choices.append(_Choice(index, stream, Detokenizer(self.tokenizer, options)))
@@ -211,7 +224,9 @@ class Generation:
         ids = output.token_ids
         reason = _REASONS.get(output.finish_reason)
         stop_reason: str | int | None = output.stop_token_id
-        hidden = output.finish_reason is FinishReason.STOP and not self.request.include_stop  # EOS is not part of the text
+        hidden = (
+            output.finish_reason is FinishReason.STOP and not self.request.include_stop
+        )  # EOS is not part of the text
         text, used = choice.text.feed(ids[:-1] if hidden else ids)
         if choice.text.stopped is not None:
             reason, stop_reason = "stop", choice.text.stopped
@@ -223,7 +238,12 @@ class Generation:
         if reason is not None:
             self.finish_reasons.append(reason)
         return Part(
-            choice.index, text, tuple(ids), rows_of(output.logprobs, len(ids)), reason, stop_reason,
+            choice.index,
+            text,
+            tuple(ids),
+            rows_of(output.logprobs, len(ids)),
+            reason,
+            stop_reason,
             None if output.prompt_logprobs is None else rows_of(output.prompt_logprobs, None),
         )
 

@@ -29,9 +29,18 @@ from vsrv.errors import UserError
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
-_CHARACTERS_PER_TOKEN = 16  # no text is shorter than tokens x this in real vocabularies: longer ones cannot fit
+_CHARACTERS_PER_TOKEN = (
+    16  # no text is shorter than tokens x this in real vocabularies: longer ones cannot fit
+)
 _MAX_BAD_WORD_IDS = 60
-_FORBIDDEN_VARIABLES = {"messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt"}
+_FORBIDDEN_VARIABLES = {
+    "messages",
+    "tools",
+    "documents",
+    "chat_template",
+    "tokenize",
+    "add_generation_prompt",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +102,22 @@ class Preparer:
         if wanted is None:
             wanted = fields.integer("max_tokens", 0, 1 << 30, self._facts.defaults.max_tokens)
         if wanted is not None and wanted > self._facts.max_model_len:
-            raise invalid("max_tokens", f"{wanted} is above the model's context of {self._facts.max_model_len} tokens")
+            raise invalid(
+                "max_tokens", f"{wanted} is above the model's context of {self._facts.max_model_len} tokens"
+            )
         room = self._room(len(ids), "messages", wanted)
-        request = request_of(self._common(fields), "chat", room if wanted is None else min(wanted, room), read_seed(fields))
+        request = request_of(
+            self._common(fields), "chat", room if wanted is None else min(wanted, room), read_seed(fields)
+        )
         return Prepared(request, [ids], [])
 
     def _chat_ids(self, fields: Fields) -> array[int]:
         if self._template is None:
             raise UserError(
-                400, "no_chat_template", "this model has no chat template: use /v1/completions, or start with --chat-template", "messages"
+                400,
+                "no_chat_template",
+                "this model has no chat template: use /v1/completions, or start with --chat-template",
+                "messages",
             )
         mark = f"\ue000{uuid.uuid4().hex}\ue001"  # cannot be guessed, so it cannot be sent
         messages = _messages(fields.raw("messages"), lambda text: self._tokenizer.mark_special(text, mark))
@@ -113,7 +129,9 @@ class Preparer:
         text = self._template.render(messages, {**variables, "add_generation_prompt": add and not resume})
         if resume:
             text = _cut_after_last(text, messages)
-        if len(text) > self._facts.max_model_len * _CHARACTERS_PER_TOKEN and not fields.has("truncate_prompt_tokens"):
+        if len(text) > self._facts.max_model_len * _CHARACTERS_PER_TOKEN and not fields.has(
+            "truncate_prompt_tokens"
+        ):
             raise self._too_long(f"far more than {self._facts.max_model_len}", "messages")
         ids = self._tokenizer.encode_marked(text, mark)
         return self._tokenizer.encode("", True) + ids if fields.boolean("add_special_tokens", False) else ids
@@ -125,9 +143,16 @@ class Preparer:
         if not isinstance(given, dict) or len(given) > 32:
             raise invalid("chat_template_kwargs", "expected an object of at most 32 variables")
         for name, value in given.items():
-            scalar = value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 1024)
+            scalar = (
+                value is None
+                or isinstance(value, bool | int | float)
+                or (isinstance(value, str) and len(value) <= 1024)
+            )
             if name in _FORBIDDEN_VARIABLES or not name.isidentifier() or name.startswith("_") or not scalar:
-                raise invalid("chat_template_kwargs", f"{name[:60]!r} is not allowed: plain names with scalar values only")
+                raise invalid(
+                    "chat_template_kwargs",
+                    f"{name[:60]!r} is not allowed: plain names with scalar values only",
+                )
         variables = {**self._facts.template_variables, **given}
         effort = fields.text("reasoning_effort", 16, "")
         return {**variables, "reasoning_effort": effort} if effort else variables
@@ -144,7 +169,10 @@ class Preparer:
         if len(prompts) * request.n > self._facts.max_prompts:
             raise invalid("prompt", f"prompts times n must not be above {self._facts.max_prompts}")
         if request.echo:
-            texts = [t if t is not None else self._tokenizer.decode(list(ids), False) for t, ids in zip(texts, prompts, strict=True)]
+            texts = [
+                t if t is not None else self._tokenizer.decode(list(ids), False)
+                for t, ids in zip(texts, prompts, strict=True)
+            ]
         return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [])
 
     def _prompts(self, fields: Fields) -> tuple[list[array[int]], list[str | None]]:
@@ -152,15 +180,23 @@ class Preparer:
         prompt = fields.raw("prompt")
         if prompt is None or prompt in ("", []):
             raise invalid("prompt", "is missing or empty")
-        items = [prompt] if isinstance(prompt, str) or (isinstance(prompt, list) and isinstance(prompt[0], int)) else prompt
+        items = (
+            [prompt]
+            if isinstance(prompt, str) or (isinstance(prompt, list) and isinstance(prompt[0], int))
+            else prompt
+        )
         if not isinstance(items, list) or len(items) > self._facts.max_prompts:
-            raise invalid("prompt", f"expected text, token ids, or a list of at most {self._facts.max_prompts} of these")
+            raise invalid(
+                "prompt", f"expected text, token ids, or a list of at most {self._facts.max_prompts} of these"
+            )
         add_special = fields.boolean("add_special_tokens", True)
         prompts: list[array[int]] = []
         texts: list[str | None] = []
         for item in items:
             if isinstance(item, str) and item:
-                if len(item) > self._facts.max_model_len * _CHARACTERS_PER_TOKEN and not fields.has("truncate_prompt_tokens"):
+                if len(item) > self._facts.max_model_len * _CHARACTERS_PER_TOKEN and not fields.has(
+                    "truncate_prompt_tokens"
+                ):
                     raise self._too_long(f"far more than {self._facts.max_model_len}", "prompt")
                 prompts.append(self._tokenizer.encode(item, add_special))
                 texts.append(item)
@@ -188,7 +224,10 @@ class Preparer:
             # the form after a space counts only if it is the same word written with one other first token
             both = {plain, spaced} if len(plain) == len(spaced) and plain[:1] != spaced[:1] else {plain}
             words += sorted(both)
-        if any(len(word) > _MAX_BAD_WORD_IDS for word in words) or sum(len(word) + 1 for word in words) > 2000:
+        if (
+            any(len(word) > _MAX_BAD_WORD_IDS for word in words)
+            or sum(len(word) + 1 for word in words) > 2000
+        ):
             raise invalid("bad_words", "the words have too many tokens")
         return Common(fields, self._facts, tuple(words))
 
@@ -226,15 +265,27 @@ def _messages(value: Any, marked: Any) -> list[dict[str, Any]]:
     messages = []
     for index, message in enumerate(value):
         where = f"messages[{index}]"
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or not 0 < len(message["role"]) <= 64:
+        if (
+            not isinstance(message, Mapping)
+            or not isinstance(message.get("role"), str)
+            or not 0 < len(message["role"]) <= 64
+        ):
             raise invalid(where, "expected an object with a role")
         role = "system" if message["role"] == "developer" else message["role"]
-        entry: dict[str, Any] = {"role": marked(role), "content": marked(_text_of(message.get("content"), where))}
+        entry: dict[str, Any] = {
+            "role": marked(role),
+            "content": marked(_text_of(message.get("content"), where)),
+        }
         for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
             if isinstance(message.get(name), str):
                 entry[name] = marked(message[name])
         if message.get("tool_calls"):
-            raise UserError(400, "unsupported_parameter", "tool calls are not supported by this version of vsrv", f"{where}.tool_calls")
+            raise UserError(
+                400,
+                "unsupported_parameter",
+                "tool calls are not supported by this version of vsrv",
+                f"{where}.tool_calls",
+            )
         messages.append(entry)
     return messages
 
@@ -254,7 +305,12 @@ def _text_of(content: Any, where: str) -> str:
         elif kind == "refusal" and isinstance(part.get("refusal"), str):
             texts.append(part["refusal"])
         elif isinstance(kind, str) and kind not in ("text", "input_text", "refusal"):
-            raise UserError(400, "unsupported_parameter", f"content of type {kind[:40]!r} is not supported: text only", f"{where}.content")
+            raise UserError(
+                400,
+                "unsupported_parameter",
+                f"content of type {kind[:40]!r} is not supported: text only",
+                f"{where}.content",
+            )
         else:
             raise invalid(f"{where}.content", "each part needs a type and its text")
     return "\n".join(texts)

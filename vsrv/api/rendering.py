@@ -14,9 +14,18 @@ from vsrv.http.values import Response
 from vsrv.text.tokenizer import Tokenizer
 
 JSON_HEADERS = [("content-type", "application/json")]
-_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
-          405: "invalid_request_error", 408: "timeout_error", 413: "invalid_request_error", 415: "invalid_request_error",
-          429: "rate_limit_error", 503: "server_overloaded_error"}
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "server_overloaded_error",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +116,17 @@ class TokenTexts:
         """vLLM's prompt_logprobs: null for the first position, then a map by token id."""
         listed: list[dict[str, Any] | None] = [None]
         for row in rows:
-            entries = {str(row.token_id): {"logprob": clipped(row.logprob), "rank": row.rank, "decoded_token": self.text(row.token_id)}}
+            entries = {
+                str(row.token_id): {
+                    "logprob": clipped(row.logprob),
+                    "rank": row.rank,
+                    "decoded_token": self.text(row.token_id),
+                }
+            }
             for rank, (token, value) in enumerate(row.top, 1):
-                entries.setdefault(str(token), {"logprob": clipped(value), "rank": rank, "decoded_token": self.text(token)})
+                entries.setdefault(
+                    str(token), {"logprob": clipped(value), "rank": rank, "decoded_token": self.text(token)}
+                )
             listed.append(entries)
         return listed
 

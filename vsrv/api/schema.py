@@ -216,7 +216,9 @@ def check_model(fields: Fields, facts: ModelFacts) -> str:
         raise invalid("model", "expected text")
     if name and name not in facts.served_names:
         names = ", ".join(facts.served_names)
-        raise UserError(404, "model_not_found", f"The model `{name[:200]}` does not exist. Served here: {names}", "model")
+        raise UserError(
+            404, "model_not_found", f"The model `{name[:200]}` does not exist. Served here: {names}", "model"
+        )
     return facts.served_names[0]
 
 
@@ -224,7 +226,9 @@ def check_unsupported(fields: Fields) -> None:
     for name, harmless in _UNSUPPORTED.items():
         value = fields.raw(name)
         if value is not None and value not in harmless:
-            raise UserError(400, "unsupported_parameter", f"{name} is not supported by this version of vsrv", name)
+            raise UserError(
+                400, "unsupported_parameter", f"{name} is not supported by this version of vsrv", name
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +244,9 @@ def request_of(common: Common, dialect: str, max_tokens: int, seed: int | None) 
     """All fields but the prompt. Raises UserError 400 naming the field."""
     fields, facts = common.fields, common.facts
     is_chat = dialect == "chat"
-    logprobs = _chat_logprobs(fields, facts) if is_chat else fields.integer("logprobs", 0, facts.max_logprobs, None)
+    logprobs = (
+        _chat_logprobs(fields, facts) if is_chat else fields.integer("logprobs", 0, facts.max_logprobs, None)
+    )
     prompt_logprobs = fields.integer("prompt_logprobs", 0, facts.max_logprobs, None)
     stream = fields.boolean("stream", False)
     if stream and prompt_logprobs is not None:
@@ -253,7 +259,9 @@ def request_of(common: Common, dialect: str, max_tokens: int, seed: int | None) 
     if is_chat and echo:
         raise UserError(400, "unsupported_parameter", "echo is not supported for chat", "echo")
     n = fields.integer("n", 1, facts.max_n, 1) or 1
-    params = _params(common, max_tokens, seed, logprobs, logprobs if echo and logprobs is not None else prompt_logprobs)
+    params = _params(
+        common, max_tokens, seed, logprobs, logprobs if echo and logprobs is not None else prompt_logprobs
+    )
     if n > 1 and params.temperature == 0:
         raise invalid("n", "must be 1 with temperature 0: all choices would be the same")
     best_of = fields.integer("best_of", 1, facts.max_n, n)

@@ -1,12 +1,16 @@
-"""The embedded demo model: answers questions about vsrv's options. Trained by `vsrv.demo.train`, measured by `vsrv.demo.evaluate`."""
+"""The embedded demo model: a small chat model that knows which option of vsrv does what.
+
+This folder holds its files (config.json, model.safetensors, tokenizer.json, ...), the script that trains it from nothing
+(`python -m vsrv.demo.train --out DIR`) and the one that measures it (`python -m vsrv.demo.evaluate`).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vsrv import boot
-
 
 def model_path() -> Path:
-    """The model's folder; a private copy when vsrv runs from an archive."""
+    """The folder of the demo model's files; from an archive they are first copied to the private cache, once."""
+    from vsrv import boot
+
     return boot.unpack_package_folder("demo")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from vsrv import options
 from vsrv.demo.phrasing import SLOTS, fill, offtopic_question, question, swap_words
 from vsrv.demo.smalltalk import TALK, UNKNOWN
 from vsrv.demo.topic import Topic, phrases
@@ -13,9 +12,7 @@ from vsrv.demo.topics_engine import ENGINE
 from vsrv.demo.topics_model import MODEL
 from vsrv.demo.topics_network import NETWORK
 
-# an option that this version refuses is nothing to recommend
-_REFUSED = {option.name for option in options.OPTIONS if option.refused}
-OPTIONS: tuple[Topic, ...] = tuple(topic for topic in NETWORK + ENGINE + MODEL if topic.name not in _REFUSED)
+OPTIONS: tuple[Topic, ...] = NETWORK + ENGINE + MODEL
 TOPICS: tuple[Topic, ...] = OPTIONS + TALK
 
 OFFTOPIC_SHARE = 0.27
@@ -104,7 +101,7 @@ def make_dialogue(rng: random.Random, long: bool = False) -> Dialogue:
     while len(turns) < count:
         turn, topic = make_turn(rng)
         turns.append(turn)
-        if topic is not None and topic.is_option and count > 1 and rng.random() < 0.45:
+        if topic is not None and topic.example and count > 1 and rng.random() < 0.45:
             turns.append(follow_up(topic, rng))
     return Dialogue(system, tuple(turns))
 
@@ -112,7 +109,7 @@ def make_dialogue(rng: random.Random, long: bool = False) -> Dialogue:
 def vocabulary_sample(rng: random.Random, count: int) -> list[str]:
     """Texts from which the tokenizer learns its vocabulary: answers, questions and every word of the lists."""
     texts = [topic.reply for topic in TOPICS for _ in range(12)] + [UNKNOWN] * 12
-    texts += [environment_answer(topic) for topic in OPTIONS for _ in range(6)]
+    texts += [environment_answer(topic) for topic in OPTIONS if topic.example for _ in range(6)]
     texts += [word for words in SLOTS.values() for word in words]
     for _ in range(count):
         turn, _topic = make_turn(rng)

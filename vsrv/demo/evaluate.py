@@ -1,100 +1,182 @@
-"""How many held-out questions the demo model answers with the right option: python -m vsrv.demo.evaluate [--model DIR | --url URL]
+"""Measures the demo model: which share of the questions gets an answer that names the right option.
 
-heldout.tsv was written apart from the generator: lines of accepted options (alternatives after |, - = must be declined), TAB, question.
+    python -m vsrv.demo.evaluate                                  the model in the package, computed here with torch
+    python -m vsrv.demo.evaluate --model DIR                      another folder
+    python -m vsrv.demo.evaluate --url http://127.0.0.1:8000      a running server (needs no torch)
+
+Questions come from lines of `option-name<TAB>question`; the name is `-` where the model must say that it does not know.
+Lines that are empty or start with `#` do not count. The questions of heldout.tsv were not used to make the training data.
+An answer is right when it names the option as a flag (--option); "first" counts those that begin with it. A question
+that must be declined is right when the answer says so and names no option.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
-import urllib.request
+import os
+import re
+import sys
+import urllib.parse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from vsrv.demo import model_path
 from vsrv.demo.smalltalk import DECLINED
 
-HELDOUT = Path(__file__).with_name("heldout.tsv")
+OFF_TOPIC = "-"
+FLAG = re.compile(r"--([a-z0-9][a-z0-9-]*)")
+ANSWER_LIMIT = 96
+TIMEOUT_S = 60.0
 
 
-def read_questions(path: Path) -> list[tuple[tuple[str, ...], str]]:
-    """[(accepted options, question)]; no accepted option means that it must be declined."""
-    rows = []
-    for line in path.read_text().splitlines():
-        if line and not line.startswith("#"):
-            names, _, asked = line.partition("\t")
-            rows.append((() if names == "-" else tuple(names.split("|")), asked))
-    return rows
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question and the option that its answer must name ("-": none)."""
+
+    option: str
+    question: str
 
 
-def is_right(accepted: tuple[str, ...], answer: str) -> bool:
-    """The answer begins with an accepted option, or declines where it must."""
-    if not accepted:
-        return answer.startswith(DECLINED)
-    words = answer.split()
-    return bool(words) and words[0].removeprefix("--") in accepted
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A case with what the model said; `first`: the answer begins with the option (or declines)."""
+
+    case: Case
+    answer: str
+    right: bool
+    first: bool
 
 
-def ask_server(url: str) -> Callable[[str], str]:
-    """Ask over HTTP, greedily."""
-
-    def ask(question: str) -> str:
-        body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 120}
-        request = urllib.request.Request(
-            f"{url.rstrip('/')}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            text: str = json.load(response)["choices"][0]["message"]["content"]
-            return text
-
-    return ask
+def read_cases(path: Path) -> list[Case]:
+    """The questions of a file. Raises ValueError naming the line that has no tab."""
+    cases: list[Case] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        option, tab, question = line.partition("\t")
+        if not tab or not question.strip():
+            raise ValueError(f"{path}, line {number}: expected option-name<TAB>question")
+        cases.append(Case(option.strip().removeprefix("--"), question.strip()))
+    return cases
 
 
-def ask_folder(folder: Path) -> Callable[[str], str]:
-    """Run the network of train.py on a model folder, greedily."""
+def judge(case: Case, answer: str) -> Verdict:
+    """Compare the flags that an answer names with what was wanted."""
+    flags = [flag.removeprefix("no-") for flag in FLAG.findall(answer)]
+    if case.option == OFF_TOPIC:
+        right = DECLINED in answer and not flags
+        return Verdict(case, answer, right, right)
+    return Verdict(case, answer, case.option in flags, flags[:1] == [case.option])
+
+
+def report(verdicts: list[Verdict]) -> str:
+    """The figures by option, the misses, and the totals."""
+    lines: list[str] = []
+    for option in sorted({verdict.case.option for verdict in verdicts}):
+        own = [verdict for verdict in verdicts if verdict.case.option == option]
+        title = "(off topic)" if option == OFF_TOPIC else option
+        lines.append(f"{title:32} {sum(v.right for v in own):3} of {len(own)}")
+    misses = [verdict for verdict in verdicts if not verdict.right]
+    lines += ["", "missed:"] if misses else []
+    lines += [f"  {v.case.option}: {v.case.question}\n      {v.answer}" for v in misses]
+    on_topic = [v for v in verdicts if v.case.option != OFF_TOPIC]
+    off_topic = [v for v in verdicts if v.case.option == OFF_TOPIC]
+    lines += ["", f"right option named: {_share([v.right for v in on_topic])}"]
+    lines += [f"right option named first: {_share([v.first for v in on_topic])}"]
+    lines += [f"off topic declined: {_share([v.right for v in off_topic])}"]
+    lines += [f"all: {_share([v.right for v in verdicts])}"]
+    return "\n".join(lines)
+
+
+def _share(values: list[bool]) -> str:
+    return f"{sum(values)} of {len(values)} ({sum(values) / max(1, len(values)):.1%})"
+
+
+def local_answerer(folder: Path) -> Callable[[str], str]:
+    """Answers computed in this process by the training network."""
     import torch
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
-    from vsrv.demo.train import Network, Shape
+    from vsrv.demo.network import Network, Shape, generate
+    from vsrv.demo.tokens import Encoder
 
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    network = Network(Shape()).eval()
-    network.load_state_dict({n.removeprefix("model."): t.float() for n, t in load_file(str(folder / "model.safetensors")).items()})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    network = Network(Shape.from_config(config)).eval()
+    weights = load_file(folder / "model.safetensors")
+    network.load_state_dict({name.removeprefix("model."): w.to(torch.float32) for name, w in weights.items()})
+    encoder = Encoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
 
-    def ask(question: str) -> str:
-        ids = tokenizer.encode(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n").ids
-        start = len(ids)
-        with torch.inference_mode():
-            while len(ids) - start < 24:
-                token = int(network(torch.tensor([ids]))[0, -1].argmax())
-                if token == 2:
-                    break
-                ids.append(token)
-        return str(tokenizer.decode(ids[start:]))
+    def answer(question: str) -> str:
+        ids = generate(network, encoder.prompt([("user", question)]), encoder.end, ANSWER_LIMIT)
+        return str(encoder.tokenizer.decode(ids))
 
-    return ask
+    return answer
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the demo model on held-out questions.")
-    parser.add_argument("--url", help="ask a running server")
-    parser.add_argument("--model", type=Path, default=Path(__file__).parent, help="or this folder (default: the embedded model)")
-    parser.add_argument("--questions", type=Path, default=HELDOUT)
-    arguments = parser.parse_args()
-    ask = ask_server(arguments.url) if arguments.url else ask_folder(arguments.model)
-    right = {True: 0, False: 0}  # by whether an option was asked for
-    total = {True: 0, False: 0}
-    for accepted, question in read_questions(arguments.questions):
-        answer = ask(question)
-        total[bool(accepted)] += 1
-        if is_right(accepted, answer):
-            right[bool(accepted)] += 1
-        else:
-            print(f"missed: {question!r} wants {' or '.join(accepted) or 'no option'}, got {answer[:60]!r}")
-    print(f"right option: {right[True]} of {total[True]} ({right[True] / max(1, total[True]):.0%})")
-    print(f"declined what it cannot know: {right[False]} of {total[False]} ({right[False] / max(1, total[False]):.0%})")
-    return 0
+def remote_answerer(url: str, key: str | None) -> Callable[[str], str]:
+    """Answers of a running server, through /v1/chat/completions. Raises OSError or RuntimeError when it fails."""
+    parts = urllib.parse.urlsplit(url if "//" in url else f"http://{url}")
+    if not parts.hostname or parts.scheme not in ("http", "https"):
+        raise ValueError(f"not an http address: {url}")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    prefix = parts.path.rstrip("/").removesuffix("/v1")
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+
+    def ask(method: str, path: str, body: str | None = None) -> dict[str, object]:
+        connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+        try:
+            connection.request(method, prefix + path, body, headers)
+            reply = connection.getresponse()
+            text = reply.read()
+        finally:
+            connection.close()
+        if reply.status != 200:
+            raise RuntimeError(f"{method} {path}: HTTP {reply.status}: {text[:300].decode(errors='replace')}")
+        value: dict[str, object] = json.loads(text)
+        return value
+
+    name = ask("GET", "/v1/models")["data"][0]["id"]  # type: ignore[index]
+
+    def answer(question: str) -> str:
+        body = {
+            "model": name,
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0,
+            "max_tokens": ANSWER_LIMIT,
+        }
+        reply = ask("POST", "/v1/chat/completions", json.dumps(body))
+        return str(reply["choices"][0]["message"]["content"])  # type: ignore[index]
+
+    return answer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; the exit status is 0 when the share of right answers reaches --at-least."""
+    parser = argparse.ArgumentParser(description="measure vsrv's demo model")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", help="a running server; the key is taken from VSRV_API_KEY")
+    where.add_argument("--model", type=Path, help="a model folder; default: the model in the package")
+    parser.add_argument("--questions", type=Path, help="default: the held-out questions in the package")
+    parser.add_argument(
+        "--at-least", type=float, default=0.0, metavar="SHARE", help="fail below this share, 0 to 1"
+    )
+    given = parser.parse_args(argv)
+    folder = model_path()
+    cases = read_cases(given.questions or folder / "heldout.tsv")
+    if given.url:
+        answer = remote_answerer(given.url, os.environ.get("VSRV_API_KEY"))
+    else:
+        answer = local_answerer(given.model or folder)
+    verdicts = [judge(case, answer(case.question)) for case in cases]
+    print(report(verdicts))
+    return 0 if sum(v.right for v in verdicts) >= given.at_least * len(verdicts) else 1
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -151,7 +151,9 @@ LISTS: dict[str, tuple[str, ...]] = {
     tofu; goulash; risotto; ramen; muffins; jam; ice cream"""),
     "animal": phrases("""dog; cat; horse; elephant; lion; whale; shark; spider; snake; penguin; giraffe; rabbit; hamster;
     parrot; bear; wolf; fox; cow; pig; goat; bee; ant; eagle; owl; frog; turtle; dolphin; monkey; tiger; mouse"""),
-    "instrument": phrases("guitar; piano; violin; flute; drums; trumpet; cello; harp; banjo; accordion; saxophone; organ"),
+    "instrument": phrases(
+        "guitar; piano; violin; flute; drums; trumpet; cello; harp; banjo; accordion; saxophone; organ"
+    ),
     "code": phrases("""python; javascript; rust; go; java; c; c++; sql; bash; html; css; haskell; typescript; ruby; php;
     kotlin; swift; perl; lua; matlab; R; fortran; cobol; scala"""),
     "software": phrases("""docker; kubernetes; git; vim; emacs; photoshop; excel; word; windows; linux; ubuntu; android;

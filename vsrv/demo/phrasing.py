@@ -170,7 +170,10 @@ def offtopic_question(rng: random.Random) -> str:
     elif draw < 0.95:
         text = " ".join(_thing(rng) for _ in range(rng.randint(1, 4)))
     else:
-        text = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(rng.randint(2, 24))).strip() or "zzz"
+        text = (
+            "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(rng.randint(2, 24))).strip()
+            or "zzz"
+        )
     return _noisy(text, rng)
 
 
@@ -185,7 +188,9 @@ def _framed(piece: str, frames: Sequence[str], rng: random.Random) -> str:
 
 def _spelling(topic: Topic, rng: random.Random) -> str:
     name = topic.name
-    return rng.choice((f"--{name}", f"--{name}", name, name.replace("-", "_"), name.replace("-", " "), topic.variable))
+    return rng.choice(
+        (f"--{name}", f"--{name}", name, name.replace("-", "_"), name.replace("-", " "), topic.variable)
+    )
 
 
 def _keywords(topic: Topic, rng: random.Random) -> str:

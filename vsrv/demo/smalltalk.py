@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from vsrv.demo.topic import talk
 
-UNKNOWN = (
-    "I do not know that; I only know vsrv's options. Ask me, for example, how to turn on HTTPS or how to change the port."
-)
+UNKNOWN = "I do not know that; I only know vsrv's options. Ask me, for example, how to turn on HTTPS or how to change the port."
 DECLINED = "I do not know that"
 
 TALK = (

@@ -27,6 +27,7 @@ class Topic:
     asks: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     is_option: bool = True
+    refused: bool = False
     weight: float = 1.0
 
     @property
@@ -39,6 +40,8 @@ class Topic:
         """The whole answer of the model."""
         if not self.is_option:
             return self.answer
+        if self.refused:
+            return f"--{self.name} {self.answer}"
         return f"--{self.name} {self.answer} Environment: {self.variable}. Example: {self.example}"
 
 
@@ -48,6 +51,17 @@ def option(name: str, answer: str, example: str, **lists: str) -> Topic:
         name,
         " ".join(answer.split()),
         f"vsrv serve {example}",
+        **{field: phrases(block) for field, block in lists.items()},  # type: ignore[arg-type]
+    )
+
+
+def refusal(name: str, answer: str, **lists: str) -> Topic:
+    """A Topic for an option that people know from elsewhere and that vsrv refuses or does not need to be told."""
+    return Topic(
+        name,
+        " ".join(answer.split()),
+        refused=True,
+        weight=0.7,
         **{field: phrases(block) for field, block in lists.items()},  # type: ignore[arg-type]
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vsrv.demo.topic import option
+from vsrv.demo.topic import option, refusal
 
 ENGINE = (
     option(
@@ -117,10 +117,9 @@ ENGINE = (
         keys="""kv cache; kv; cache size; kv memory; key value cache; cache memory; kv cache size; kv bytes;
         preemption; cache ram; kv blocks; attention cache""",
     ),
-    option(
+    refusal(
         "kv-cache-dtype",
-        "sets the number type in which keys and values are kept in the KV cache.",
-        "--kv-cache-dtype bfloat16",
+        "cannot be set in this version: the KV cache has the type of the weights. Change --dtype instead.",
         goals="""store the kv cache in fp8; use half precision for the cache; quantise the kv cache; change the
         precision of the kv cache; keep keys and values in bfloat16; save cache memory by a smaller number type; use 8
         bit keys and values; choose the data type of the cache""",
@@ -154,10 +153,9 @@ ENGINE = (
         keys="""prefix caching; prompt cache; prefix cache; prompt caching; shared prefix; reuse; apc; system prompt
         cache; cache prompts; same prompt; repeated prompts; prefix""",
     ),
-    option(
+    refusal(
         "enable-chunked-prefill",
-        "splits long prompts into chunks, so that other streams go on (on by default).",
-        "--enable-chunked-prefill",
+        "is always on: long prompts are computed in chunks beside other streams. --max-num-batched-tokens sets their size.",
         goals="""split long prompts into pieces; process prompts in chunks; turn off chunked prefill; mix prefill and
         decode; keep other streams going during a long prompt; enable chunked prefill; divide the prompt processing;
         prefill in slices""",
@@ -218,7 +216,7 @@ ENGINE = (
     ),
     option(
         "threads",
-        "sets how many CPU threads the engine uses (default: all cores it may use).",
+        "sets how many CPU threads the engine uses (default: every core it may use).",
         "--threads 4",
         goals="""use more cpu cores; limit the cpu usage; use only {n} cores; set the number of threads; leave some
         cores free; use all cores; run with {n} threads; reduce the cpu load; stop it from using every core; use one
@@ -282,5 +280,19 @@ ENGINE = (
         differ each time; how to fix the randomness; where do I put the seed; can I make it reproducible""",
         keys="""seed; random; reproducible; deterministic; reproducibility; same output; randomness; rng; repeatable;
         determinism; random seed""",
+    ),
+    refusal(
+        "tensor-parallel-size",
+        "cannot be above 1 in this version: one device for each model. Run several servers behind a load balancer.",
+        goals="""use several gpus; split the model over two gpus; run on {n} gpus; use tensor parallelism; use both of my
+        graphics cards; distribute the model over many cards; shard the weights across gpus; use multiple gpus""",
+        nouns="""tensor parallelism; multiple gpus; multi gpu; the number of gpus; several gpus; both graphics cards; model
+        parallelism; two gpus; a second gpu""",
+        problems="""I have two gpus; the model does not fit on one gpu but I have {n}; only one of my gpus is used; the second
+        card is idle; we have a machine with {n} gpus""",
+        asks="""does it support multi gpu; can it use two gpus; is tensor parallelism supported; how many gpus can it use; can
+        the model be split over gpus""",
+        keys="""multi gpu; two gpus; tensor parallel; multiple gpus; gpus; tensor parallelism; tp; sharding; several gpus;
+        model parallel""",
     ),
 )

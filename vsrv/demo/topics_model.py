@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vsrv.demo.topic import option
+from vsrv.demo.topic import option, refusal
 
 MODEL = (
     option(
@@ -94,10 +94,9 @@ MODEL = (
         keys="""chat template; jinja; template; prompt template; prompt format; chatml; chat format; message format;
         jinja2; template file""",
     ),
-    option(
+    refusal(
         "tokenizer",
-        "names another folder or hub id to take the tokenizer from.",
-        "MODEL --tokenizer Qwen/Qwen3-0.6B",
+        "is refused: put tokenizer.json into the model folder, because weights and tokenizer belong together.",
         goals="""use a different tokenizer; load the tokenizer from another folder; take the tokenizer of another
         model; override the tokenizer; give the path of tokenizer.json; use a separate tokenizer""",
         nouns="""the tokenizer; the tokenizer path; another tokenizer; the tokenizer folder; tokenizer.json location;
@@ -200,5 +199,33 @@ MODEL = (
         flags""",
         keys="""config file; config; configuration file; toml; settings file; vsrv.toml; yaml; options file; conf;
         configuration; ini""",
+    ),
+    option(
+        "default-chat-template-kwargs",
+        "gives variables to the chat template of every request (JSON), for example to turn thinking off.",
+        "MODEL --default-chat-template-kwargs '{\"enable_thinking\": false}'",
+        goals="""turn off thinking; disable the thinking of qwen; stop the model from reasoning first; switch off reasoning;
+        pass variables to the chat template; set enable_thinking to false; have no think block; skip the thoughts before the
+        answer; set template variables for all requests; make qwen answer directly""",
+        nouns="""thinking mode; enable_thinking; the chat template variables; the template kwargs; the reasoning mode; chat
+        template arguments; the think block; non-thinking mode""",
+        problems="""qwen thinks for too long; the answer starts with a think block; the model reasons before each answer and I
+        do not want it; I do not want to see thoughts""",
+        asks="""can thinking be turned off; how do I disable thinking; how do I pass enable_thinking; is there a no-think mode;
+        how are template variables set""",
+        keys="thinking; enable_thinking; no think; reasoning off; template kwargs; disable thinking; template variables",
+    ),
+    refusal(
+        "quantization",
+        "is refused in this version: use a float32, float16 or bfloat16 checkpoint.",
+        goals="""load a quantised model; use 4 bit weights; run an awq model; use gptq; quantise the model; use int8 weights;
+        run a gguf file; load a 4-bit checkpoint; use fp8 weights; compress the weights""",
+        nouns="""quantization; quantised models; 4 bit weights; awq; gptq; gguf; int4; int8 weights; bitsandbytes; the
+        quantization method; 8 bit weights""",
+        problems="""I only have an awq checkpoint; the gguf model does not load; my model is quantised; I want 4 bit to save
+        memory""",
+        asks="""does it support quantization; can I use gguf; does awq work; can it load 4 bit models; is int8 supported; can I
+        run quantised weights""",
+        keys="quantization; awq; gptq; gguf; 4 bit; int4; int8; quantized; bnb; fp8 weights; 4bit; quantisation",
     ),
 )

@@ -239,7 +239,7 @@ NETWORK = (
     ),
     option(
         "keep-alive-timeout",
-        "sets after how many seconds an idle connection is closed.",
+        "sets after how many seconds an idle connection is closed (default 120).",
         "--keep-alive-timeout 30",
         goals="""close idle connections sooner; keep connections open longer; set the keep alive time; drop idle
         clients; change the idle timeout; hold http connections open for {n} seconds; let clients reuse connections
@@ -257,7 +257,7 @@ NETWORK = (
     ),
     option(
         "max-num-queued-reqs",
-        "limits how many requests may wait or run; beyond that clients get 503.",
+        "limits how many requests may wait or run; beyond that clients get 503 (default 1024).",
         "--max-num-queued-reqs 200",
         goals="""limit the queue; cap the number of waiting requests; reject requests when overloaded; shed load;
         bound the backlog; keep the queue short; answer 503 when too many wait; refuse new work when busy; limit the
@@ -276,8 +276,8 @@ NETWORK = (
     ),
     option(
         "shutdown-timeout",
-        "sets how many seconds running requests may finish after SIGTERM before the server stops.",
-        "--shutdown-timeout 30",
+        "sets how many seconds running requests may finish after SIGTERM before the server stops (default 30).",
+        "--shutdown-timeout 60",
         goals="""shut down gracefully; let running requests finish before stopping; drain connections; wait for
         requests on SIGTERM; stop cleanly; finish current answers before exit; give requests time when I restart; have
         zero downtime restarts; set the grace period; do a rolling update without broken streams; exit at once on
@@ -296,7 +296,7 @@ NETWORK = (
     ),
     option(
         "log-level",
-        "sets how much is logged: debug, info, warning, error or critical.",
+        "sets how much is logged: debug, info, warning or error.",
         "--log-level debug",
         goals="""see more log messages; get debug output; make the logs verbose; log less; be quiet; silence the
         logs; show only errors; hide info messages; change the verbosity; turn on debug logging; see what the server
@@ -327,5 +327,33 @@ NETWORK = (
         look like and can I change them; is there json logging""",
         keys="""json logs; log format; structured logs; structured logging; loki; elasticsearch; json log; jq; splunk;
         fluentd; log json""",
+    ),
+    option(
+        "enable-log-requests",
+        "writes one log line for each request, never with its text (on by default; --no-enable-log-requests: off).",
+        "--no-enable-log-requests",
+        goals="""log each request; see who calls the server; have an access log; turn off the access log; record all requests;
+        stop logging every request; see which requests come in; keep a log of calls; disable request logging""",
+        nouns="""the access log; request logging; a log of requests; the request log; logging of each call; the list of
+        incoming requests; a line per request""",
+        problems="""I want to see the incoming requests in the log; every request writes a line and I do not want that; I cannot
+        see who used the server; health checks fill the access log""",
+        asks="""are requests logged; can I see each request; is there an access log; how do I stop the line for every request;
+        are prompts written to the log""",
+        keys="access log; request log; log requests; request logging; accesslog; log each request; incoming requests",
+    ),
+    option(
+        "max-connections",
+        "limits how many connections are open at once (default 1024).",
+        "--max-connections 256",
+        goals="""limit the number of connections; cap open sockets; allow more open connections; bound the tcp connections; set the
+        connection limit; accept {n} sockets at most; protect against too many connections""",
+        nouns="""the connection limit; the number of open connections; the maximum connections; open sockets; the number of tcp
+        connections; the connection count""",
+        problems="""too many connections are open; one client opens thousands of connections; we run out of file descriptors; too
+        many open files; new connections hang because the limit is reached""",
+        asks="""how many connections are allowed; what is the maximum number of open sockets; can the connections be limited;
+        how many tcp connections does it take""",
+        keys="max connections; connection limit; open connections; sockets; open sockets; connections limit; file descriptors",
     ),
 )

@@ -98,7 +98,9 @@ STOPWORDS = frozenset(
 )
 DROPPABLE = frozenset("a an the my our its is are do does to of please i it me that for".split())
 
-GROUPS: tuple[tuple[str, ...], ...] = tuple(tuple(line.split("|")) for line in GROUPS_TEXT.strip().splitlines())
+GROUPS: tuple[tuple[str, ...], ...] = tuple(
+    tuple(line.split("|")) for line in GROUPS_TEXT.strip().splitlines()
+)
 MEMBERS: dict[str, tuple[int, ...]] = {}
 for _index, _group in enumerate(GROUPS):
     for _member in _group:

@@ -50,7 +50,9 @@ def build(plan: Plan, block_size: int) -> Batch:
         tables[row, : len(sequence.block_table)] = sequence.block_table
         where = np.arange(start, end, dtype=np.int32)
         positions[at : at + item.num_tokens] = where
-        slot_mapping[at : at + item.num_tokens] = tables[row, where // block_size] * block_size + where % block_size
+        slot_mapping[at : at + item.num_tokens] = (
+            tables[row, where // block_size] * block_size + where % block_size
+        )
         at += item.num_tokens
         offsets[row + 1] = at
         lengths[row] = end

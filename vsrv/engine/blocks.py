@@ -121,8 +121,12 @@ class BlockPool:
             for block in table:
                 counts[block] += 1
         assert counts == self._references, "reference counts do not add up"
-        assert set(self._free) == {b for b, n in enumerate(counts) if n == 0}, "free list does not match references"
-        assert all(self._name_of[b] == name for name, b in self._block_of.items()), "names do not match blocks"
+        assert set(self._free) == {b for b, n in enumerate(counts) if n == 0}, (
+            "free list does not match references"
+        )
+        assert all(self._name_of[b] == name for name, b in self._block_of.items()), (
+            "names do not match blocks"
+        )
         assert len(self._block_of) == sum(name is not None for name in self._name_of)
 
     def _forget(self, block: int) -> None:

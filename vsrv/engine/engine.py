@@ -34,7 +34,9 @@ class InFlight:
 class Engine:
     """Owned by one thread; nothing here blocks on anything but the device."""
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler, block_size: int, lag: int, seed: int) -> None:
+    def __init__(
+        self, runner: ModelRunner, scheduler: Scheduler, block_size: int, lag: int, seed: int
+    ) -> None:
         self._runner = runner
         self.scheduler = scheduler
         self._block_size = block_size
@@ -58,7 +60,10 @@ class Engine:
             return self._refuse(frame.seq_id, "duplicate_id", "sequence id is already in use")
         if length == 0:
             return self._refuse(frame.seq_id, "empty_prompt", "the prompt has no tokens")
-        if length + min(1, params.max_tokens) > limits.max_model_len or pool.blocks_for(length + 1) > pool.num_blocks:
+        if (
+            length + min(1, params.max_tokens) > limits.max_model_len
+            or pool.blocks_for(length + 1) > pool.num_blocks
+        ):
             message = f"the prompt has {length} tokens, the model's context {limits.max_model_len}"
             return self._refuse(frame.seq_id, "context_length_exceeded", message)
         if max(frame.prompt_token_ids) >= vocabulary or any(t >= vocabulary for t in _ids_of(frame)):
@@ -103,7 +108,9 @@ class Engine:
         """Invariants, for tests."""
         self.scheduler.check()
         queued = self.scheduler.waiting + self.scheduler.running
-        assert {id(s) for s in queued} == {id(s) for s in self._sequences.values()}, "a sequence is lost or kept after its end"
+        assert {id(s) for s in queued} == {id(s) for s in self._sequences.values()}, (
+            "a sequence is lost or kept after its end"
+        )
 
     def _launch(self, plan: Plan) -> InFlight | None:
         try:
@@ -129,7 +136,9 @@ class Engine:
         for item in plan.items:
             if item.sequence.status is not SequenceStatus.FINISHED:
                 self._end(item.sequence, FinishReason.ERROR)
-                self._outbox.append(Failed(item.sequence.seq_id, "engine_error", "the engine failed on this request"))
+                self._outbox.append(
+                    Failed(item.sequence.seq_id, "engine_error", "the engine failed on this request")
+                )
         self.scheduler.step_done(plan.step)
 
     def _process(self, done: InFlight) -> None:
@@ -150,7 +159,9 @@ class Engine:
         sequence.prompt_logprobs = []
         if sequence.params.max_tokens == 0:  # only the prompt was asked for
             self._end(sequence, FinishReason.LENGTH)
-            output = TokenOutput(sequence.seq_id, array("I"), FinishReason.LENGTH, None, cached, None, prompt_logprobs)
+            output = TokenOutput(
+                sequence.seq_id, array("I"), FinishReason.LENGTH, None, cached, None, prompt_logprobs
+            )
             self._outbox.append(output)
             return
         sequence.token_ids.append(token)
@@ -160,7 +171,13 @@ class Engine:
             self._end(sequence, reason)
         self._outbox.append(
             TokenOutput(
-                sequence.seq_id, array("I", [token]), reason, stop_token, cached, sampled.logprobs.get(row), prompt_logprobs
+                sequence.seq_id,
+                array("I", [token]),
+                reason,
+                stop_token,
+                cached,
+                sampled.logprobs.get(row),
+                prompt_logprobs,
             )
         )
 

@@ -13,7 +13,9 @@ from vsrv.models.spec import ModelSpec
 
 _CPU_SHARE = 0.30  # of what the host or cgroup leaves after the weights
 _CPU_MAX_NUM_SEQS = 64
-_CPU_MAX_BATCHED_TOKENS = 512  # the packed GEMM is at its limit from 256 rows on; more only delays other streams
+_CPU_MAX_BATCHED_TOKENS = (
+    512  # the packed GEMM is at its limit from 256 rows on; more only delays other streams
+)
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -62,7 +64,9 @@ def _cgroup_files() -> list[tuple[Path, Path]]:
     return pairs
 
 
-def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: Kernels, dtype: str, free_bytes: int) -> Budget:
+def plan_memory(
+    config: EngineConfig, spec: ModelSpec, kernels: Kernels, dtype: str, free_bytes: int
+) -> Budget:
     """Fit the KV cache: an explicit size is taken, else min(max_num_seqs x max_model_len, 30 % of what is left).
 
     Raises ConfigError, with the flags that would work, if not even one sequence of the asked length fits.
@@ -83,7 +87,10 @@ def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: Kernels, dtype: 
         num_blocks, source = config.kv_cache_memory_bytes // block_bytes, "--kv-cache-memory-bytes"
     else:
         share = int((free_bytes - weight_bytes) * _CPU_SHARE) // block_bytes
-        num_blocks, source = min(wanted, share), f"{_CPU_SHARE:.0%} of free memory" if share < wanted else "all sequences"
+        num_blocks, source = (
+            min(wanted, share),
+            f"{_CPU_SHARE:.0%} of free memory" if share < wanted else "all sequences",
+        )
     fitting = num_blocks * kernels.block_size
     if fitting < length:
         if config.max_model_len is not None or fitting < 2 * kernels.block_size:

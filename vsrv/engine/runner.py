@@ -37,7 +37,8 @@ class ModelRunner:
         sizes = kernels.kv_block_bytes(spec.num_kv_heads, spec.head_dim, model.dtype)
         # zeros are lazily touched pages: blocks that were never used take no memory, and no stranger's data can be read
         self._kv_cache = [
-            tuple(torch.zeros(num_blocks, size, dtype=torch.uint8) for size in sizes) for _ in range(spec.num_layers)
+            tuple(torch.zeros(num_blocks, size, dtype=torch.uint8) for size in sizes)
+            for _ in range(spec.num_layers)
         ]
         self.state = kernels.new_sampling_state(max_num_seqs, spec.vocab_size)
         self._last_token = torch.from_numpy(self.state.last_token)
@@ -45,7 +46,10 @@ class ModelRunner:
     def assign(self, sequence: Sequence) -> None:
         """Load a newly admitted sequence's sampling parameters into its slot."""
         self.state.assign(
-            sequence.slot, sequence.params, sequence.seed, sequence.token_ids[: sequence.num_prompt_tokens],
+            sequence.slot,
+            sequence.params,
+            sequence.seed,
+            sequence.token_ids[: sequence.num_prompt_tokens],
             sequence.output_token_ids,
         )
 
@@ -78,7 +82,10 @@ class ModelRunner:
         ranks = torch.empty(rows, dtype=torch.int32)
         self._kernels.logprobs(logits, chosen, k, ids, values, ranks)
         return LogProbs(
-            k, array("I", ids.numpy().tobytes()), array("f", values.numpy().tobytes()), array("I", ranks.numpy().tobytes())
+            k,
+            array("I", ids.numpy().tobytes()),
+            array("f", values.numpy().tobytes()),
+            array("I", ranks.numpy().tobytes()),
         )
 
     def _prompt_logprobs(self, batch: Batch, hidden: torch.Tensor) -> None:

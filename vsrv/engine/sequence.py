@@ -49,7 +49,15 @@ class Sequence:
     def of(cls, frame: Generate, arrival: int, seed: int) -> Sequence:
         ids = frame.prompt_token_ids.tolist()
         return cls(
-            frame.seq_id, ids, len(ids), frame.params, frame.cache_salt, frame.adapter_id, frame.priority, arrival, seed
+            frame.seq_id,
+            ids,
+            len(ids),
+            frame.params,
+            frame.cache_salt,
+            frame.adapter_id,
+            frame.priority,
+            arrival,
+            seed,
         )
 
     @property

@@ -42,7 +42,9 @@ from vsrv.messages import (
 BEAT_INTERVAL_S = 0.5
 EXIT_CONFIG = 78
 _READ_BYTES = 1 << 20
-_MAX_OUTBOX_BYTES = 64 << 20  # a front that is this far behind makes the engine wait instead of filling memory
+_MAX_OUTBOX_BYTES = (
+    64 << 20
+)  # a front that is this far behind makes the engine wait instead of filling memory
 _WARMUP_ID = 2**64 - 1  # no front ever sends it
 
 
@@ -128,7 +130,9 @@ def merged(first: Output, second: Output) -> Output:
 def main(fd: int) -> int:
     """Run the engine process on an inherited socket; returns the exit status."""
     boot.die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the front decides what it means
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the front decides what it means
     lower_priority()
     front = FrontSocket(fd)
     config = _receive_hello(front)
@@ -164,7 +168,9 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
     front.send(Loading("kernels", detail="compiled once, then cached"))
     ops = kernels.load(device, config.num_threads)
     if config.block_size not in (None, ops.block_size):
-        raise ConfigError(f"--block-size {config.block_size}: the {device} kernels have blocks of {ops.block_size} tokens")
+        raise ConfigError(
+            f"--block-size {config.block_size}: the {device} kernels have blocks of {ops.block_size} tokens"
+        )
     options = models.LoadOptions(config.dtype, config.load_format, config.seed, 0)
     dtype = options.resolved_dtype(spec)
     budget = plan_memory(config, spec, ops, dtype, available_bytes())
@@ -200,27 +206,43 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
 
 def _assemble(config: EngineConfig, budget: Budget, runner: ModelRunner, block_size: int) -> Engine:
     limits = SchedulerLimits(
-        budget.max_num_seqs, budget.max_num_batched_tokens, budget.max_model_len,
-        config.long_prefill_token_threshold, config.scheduling_policy,
+        budget.max_num_seqs,
+        budget.max_num_batched_tokens,
+        budget.max_model_len,
+        config.long_prefill_token_threshold,
+        config.scheduling_policy,
     )
     pool = BlockPool(budget.num_blocks, block_size, config.enable_prefix_caching)
-    return Engine(runner, Scheduler(limits, pool), block_size, 1 if config.async_scheduling else 0, config.seed)
+    return Engine(
+        runner, Scheduler(limits, pool), block_size, 1 if config.async_scheduling else 0, config.seed
+    )
 
 
 def warm_up(engine: Engine, vocab_size: int) -> None:
     """Generate two tokens through the whole path, with every part of sampling in use. Raises ConfigError if that fails."""
     params = SamplingParams(
-        max_tokens=2, temperature=0.7, top_k=5, top_p=0.9, min_p=0.01, repetition_penalty=1.1, ignore_eos=True,
-        seed=0, logprobs=1,
+        max_tokens=2,
+        temperature=0.7,
+        top_k=5,
+        top_p=0.9,
+        min_p=0.01,
+        repetition_penalty=1.1,
+        ignore_eos=True,
+        seed=0,
+        logprobs=1,
     )
-    ids = array("I", [i % vocab_size for i in range(min(4, engine.scheduler.limits.max_model_len - 2))] or [0])
+    ids = array(
+        "I", [i % vocab_size for i in range(min(4, engine.scheduler.limits.max_model_len - 2))] or [0]
+    )
     engine.add(Generate(_WARMUP_ID, ids, params))
     outputs = []
     while engine.has_work():
         outputs += engine.step()
     failures = [output for output in outputs if isinstance(output, Failed)]
     if failures or not outputs:
-        raise ConfigError(f"the model could not generate a token: {failures[0].message if failures else 'no output'}")
+        raise ConfigError(
+            f"the model could not generate a token: {failures[0].message if failures else 'no output'}"
+        )
     engine.scheduler.pool.reset_cache()
     engine.reset_statistics()
 
@@ -260,4 +282,10 @@ def _beat(engine: Engine, queues: tuple[int, int]) -> Beat:
         "cached_blocks": scheduler.pool.num_cached,
         **{f"finished_{reason}": count for reason, count in engine.finished.items()},
     }
-    return Beat(engine.num_steps, queues[0], queues[1], scheduler.pool.usage, {k: float(v) for k, v in counters.items()})
+    return Beat(
+        engine.num_steps,
+        queues[0],
+        queues[1],
+        scheduler.pool.usage,
+        {k: float(v) for k, v in counters.items()},
+    )

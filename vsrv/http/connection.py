@@ -13,7 +13,6 @@ from email.utils import formatdate
 
 import h11
 
-from vsrv.errors import UserError
 from vsrv.http.guard import ChunkScanner, check_head, head_end, refuse
 from vsrv.http.route import split_target
 from vsrv.http.values import Headers, Limits
@@ -25,19 +24,33 @@ _DISCARD_BYTES = 64 * 1024  # of a body that nobody wants: read over it and keep
 class Head:
     """A parsed request head."""
 
-    __slots__ = ("content_length", "expects_continue", "headers", "http_version", "id", "method", "path", "query", "raw_target")
+    __slots__ = (
+        "content_length",
+        "expects_continue",
+        "headers",
+        "http_version",
+        "id",
+        "method",
+        "path",
+        "query",
+        "raw_target",
+    )
 
     def __init__(self, event: h11.Request, root_path: str) -> None:
         self.method = event.method.decode("ascii")
         self.raw_target = event.target.decode("ascii")
         self.http_version = event.http_version.decode("ascii")
-        self.headers = Headers([(name.decode("ascii"), value.decode("ascii")) for name, value in event.headers])
+        self.headers = Headers(
+            [(name.decode("ascii"), value.decode("ascii")) for name, value in event.headers]
+        )
         self.path, self.query = split_target(self.raw_target, root_path)
         given = self.headers.get("x-request-id") or ""
         self.id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         length = self.headers.get("content-length")
         self.content_length = int(length) if length is not None else None
-        self.expects_continue = (self.headers.get("expect") or "").lower() == "100-continue" and self.http_version == "1.1"
+        self.expects_continue = (
+            self.headers.get("expect") or ""
+        ).lower() == "100-continue" and self.http_version == "1.1"
 
 
 class Connection:
@@ -116,7 +129,9 @@ class Connection:
             return b""
         return self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
 
-    def send_head(self, status: int, headers: list[tuple[str, str]], length: int | None, keep_alive: bool) -> bytes:
+    def send_head(
+        self, status: int, headers: list[tuple[str, str]], length: int | None, keep_alive: bool
+    ) -> bytes:
         """Response head; length None means chunked (or until the end of the connection for HTTP/1.0)."""
         fields = [(name.lower(), value) for name, value in headers]
         fields += [("date", formatdate(time.time(), usegmt=True)), ("server", "vsrv")]

@@ -14,7 +14,9 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE = re.compile(rb"([^ ]+) ([^ ]+) HTTP/(\d)\.(\d)")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e\t]*?)[ \t]*")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~]+)(?::\d{1,5})?")
-_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"))
+_METHODS = frozenset(
+    (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT")
+)
 _LENGTH = re.compile(rb"0|[1-9]\d{0,18}")
 
 
@@ -45,7 +47,7 @@ def check_head(head: bytes, limits: Limits) -> None:
         raise refuse(400, "malformed request line (RFC 9112 section 3)")
     method, target, major, minor = match.groups()
     if (major, minor) not in ((b"1", b"1"), (b"1", b"0")):
-        raise refuse(505, "only HTTP/1.1 and HTTP/1.0 are served")
+        raise refuse(505, "only versions 1.0 and 1.1 of HTTP are served")
     if not _TOKEN.fullmatch(method):
         raise refuse(400, "malformed method (RFC 9110 section 9.1)")
     if method not in _METHODS:
@@ -85,7 +87,11 @@ def _check_target(method: bytes, target: bytes) -> None:
     path = target
     if target.startswith((b"http://", b"https://")):
         path = b"/" + b"/".join(target.split(b"/")[3:])
-    if not path.startswith(b"/") or not re.fullmatch(rb"[\x21-\x7e]+", path) or set(path) & set(b'#\\<>"{}|^`'):
+    if (
+        not path.startswith(b"/")
+        or not re.fullmatch(rb"[\x21-\x7e]+", path)
+        or set(path) & set(b'#\\<>"{}|^`')
+    ):
         raise refuse(400, "malformed request target (RFC 9112 section 3.2)")
 
 
@@ -96,7 +102,10 @@ def _check_framing(fields: list[tuple[bytes, bytes]], is_1_1: bool) -> None:
     if lengths and codings:
         raise refuse(400, "Content-Length and Transfer-Encoding together")
     if len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
-        raise refuse(413 if lengths and len(lengths) == 1 and lengths[0].isdigit() and lengths[0][:1] != b"0" else 400, "malformed Content-Length")
+        raise refuse(
+            413 if lengths and len(lengths) == 1 and lengths[0].isdigit() and lengths[0][:1] != b"0" else 400,
+            "malformed Content-Length",
+        )
     if codings:
         if not is_1_1:
             raise refuse(400, "Transfer-Encoding in an HTTP/1.0 request")

@@ -24,7 +24,9 @@ _MAX_UNREAD = 1 << 20  # bytes of a body that may wait until the app asks for it
 class HttpServer:
     """Listens, keeps the set of connections, drains. `error_body` renders refusals; `log` gets (level, message)."""
 
-    def __init__(self, app: App, limits: Limits, error_body: ErrorBody, log: Log, root_path: str = "") -> None:
+    def __init__(
+        self, app: App, limits: Limits, error_body: ErrorBody, log: Log, root_path: str = ""
+    ) -> None:
         self.app = app
         self.limits = limits
         self.error_body = error_body
@@ -39,9 +41,13 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         extra = {"ssl_handshake_timeout": self.limits.head_timeout_s} if tls else {}
         if sock.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(lambda: HttpProtocol(self), sock=sock, ssl=tls, backlog=2048, **extra)
+            self._server = await loop.create_unix_server(
+                lambda: HttpProtocol(self), sock=sock, ssl=tls, backlog=2048, **extra
+            )
         else:
-            self._server = await loop.create_server(lambda: HttpProtocol(self), sock=sock, ssl=tls, backlog=2048, **extra)
+            self._server = await loop.create_server(
+                lambda: HttpProtocol(self), sock=sock, ssl=tls, backlog=2048, **extra
+            )
 
     async def drain(self, timeout_s: float) -> None:
         """Close idle connections, let running requests finish; new ones are still answered, with Connection: close."""
@@ -93,7 +99,11 @@ class HttpProtocol(asyncio.Protocol):
         self._client = peer[0] if isinstance(peer, tuple) else "unix"
         self._server.connections.add(self)
         if len(self._server.connections) > self._limits.max_connections:
-            self._refuse(UserError(503, "too_many_connections", "the server has as many connections as it accepts", None, 1))
+            self._refuse(
+                UserError(
+                    503, "too_many_connections", "the server has as many connections as it accepts", None, 1
+                )
+            )
             return
         self._set_timer(self._limits.head_timeout_s, self._head_timeout)
 
@@ -105,7 +115,9 @@ class HttpProtocol(asyncio.Protocol):
             self._read_body()
 
     def eof_received(self) -> bool:
-        return False  # a client that closes its side is gone: the transport closes and connection_lost follows
+        return (
+            False  # a client that closes its side is gone: the transport closes and connection_lost follows
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
@@ -139,12 +151,18 @@ class HttpProtocol(asyncio.Protocol):
         self._set_timer(0, None)
         self._body, self._body_size, self._body_fault = [], 0, None
         request = Request(
-            head.method, head.path, head.raw_target, head.query, head.headers, self._client, head.http_version, head.id,
+            head.method,
+            head.path,
+            head.raw_target,
+            head.query,
+            head.headers,
+            self._client,
+            head.http_version,
+            head.id,
             lambda limit: self._whole_body(head, limit),
         )
         self.task = self._loop.create_task(self._respond(request))
         self._read_body()
-
 
     def _read_body(self) -> None:
         connection = self._connection
@@ -171,6 +189,8 @@ class HttpProtocol(asyncio.Protocol):
         if head.expects_continue and not self._connection.body_complete:
             self._write(self._connection.informational())
         while not self._connection.body_complete:
+            if self._transport is None:
+                raise asyncio.CancelledError
             if self._body_fault is not None:
                 raise self._body_fault
             if self._body_size > limit:
@@ -206,11 +226,15 @@ class HttpProtocol(asyncio.Protocol):
             return await self._server.app(request)
         except UserError as error:
             if error.status in (400, 408, 413):
-                self._connection.must_close = self._connection.must_close or not self._connection.body_complete
+                self._connection.must_close = (
+                    self._connection.must_close or not self._connection.body_complete
+                )
             return self._server.error_body(error, request.id)
         except Exception as error:  # the seam of a request's life: logged here, told in fixed words
             self._server.log("error", f"request {request.id} failed: {error!r}")
-            fault = UserError(500, "internal_error", f"internal error; the log has it under request {request.id}")
+            fault = UserError(
+                500, "internal_error", f"internal error; the log has it under request {request.id}"
+            )
             return self._server.error_body(fault, request.id)
 
     async def _send(self, request: Request, response: Response | StreamingResponse) -> None:
@@ -245,6 +269,10 @@ class HttpProtocol(asyncio.Protocol):
         await self._drained()
 
     async def _drained(self) -> None:
+        """Wait until the client has read enough. A cancellation can be lost in wait_for when its event is set in the same
+        turn (CPython before 3.12), so that the transport is asked as well."""
+        if self._transport is None:
+            raise asyncio.CancelledError
         if self._writable.is_set():
             return
         try:
@@ -253,12 +281,18 @@ class HttpProtocol(asyncio.Protocol):
             self._server.log("info", f"{self._client} does not read its response: connection closed")
             self.abort()
             raise asyncio.CancelledError from None
+        if self._transport is None:
+            raise asyncio.CancelledError
 
     def _after_response(self) -> None:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        while not self._connection.body_complete and not self._connection.must_close and self._connection.buffered:
+        while (
+            not self._connection.body_complete
+            and not self._connection.must_close
+            and self._connection.buffered
+        ):
             self._body.clear()
             try:
                 self._connection.take_body()
@@ -317,6 +351,12 @@ class HttpProtocol(asyncio.Protocol):
 
 
 _PHRASES = {
-    400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large", 414: "URI Too Long", 431: "Request Header Fields Too Large",
-    501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
+    400: "Bad Request",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    431: "Request Header Fields Too Large",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
 }

@@ -55,7 +55,10 @@ def attention(q: Floats, k: Floats, v: Floats, scale: float, window: int) -> Flo
         position = length - tokens + t
         first = max(0, position - window + 1) if window else 0
         for h in range(heads):
-            keys, values = k[first : position + 1, h * kv_heads // heads], v[first : position + 1, h * kv_heads // heads]
+            keys, values = (
+                k[first : position + 1, h * kv_heads // heads],
+                v[first : position + 1, h * kv_heads // heads],
+            )
             scores = keys.astype(np.float64) @ q[t, h] * scale
             weights = np.exp(scores - scores.max())
             out[t, h] = (weights / weights.sum()) @ values
@@ -82,7 +85,11 @@ def gumbel(seed: int, step: int, vocab_size: int) -> NDArray[np.float64]:
 
 
 def processed_logits(
-    logits: Floats, params: SamplingParams, prompt_ids: list[int], output_ids: list[int], mask: NDArray[np.bool_] | None = None
+    logits: Floats,
+    params: SamplingParams,
+    prompt_ids: list[int],
+    output_ids: list[int],
+    mask: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Logits after masks, bias and penalties, before temperature; -inf marks what cannot come.
 
@@ -127,7 +134,11 @@ def filtered(x: NDArray[np.float64], params: SamplingParams) -> NDArray[np.float
 
 
 def sample(
-    logits: Floats, params: SamplingParams, seed: int, prompt_ids: list[int], output_ids: list[int],
+    logits: Floats,
+    params: SamplingParams,
+    seed: int,
+    prompt_ids: list[int],
+    output_ids: list[int],
     mask: NDArray[np.bool_] | None = None,
 ) -> int:
     """The token of one row: argmax, or argmax with Gumbel noise (Maddison et al. 2014)."""

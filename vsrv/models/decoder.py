@@ -57,7 +57,9 @@ class DecoderWeights:
 class Model:
     """A loaded decoder. `forward` writes K and V of the batch's tokens into the cache and returns hidden states."""
 
-    def __init__(self, spec: ModelSpec, weights: DecoderWeights, kernels: Kernels, dtype: str, max_len: int) -> None:
+    def __init__(
+        self, spec: ModelSpec, weights: DecoderWeights, kernels: Kernels, dtype: str, max_len: int
+    ) -> None:
         self.spec = spec
         self.dtype = dtype
         self.weight_bytes = weights.nbytes()

@@ -26,12 +26,19 @@ class WeightReader:
         self._kernels = kernels
         self._dtype = dtype
 
-    def linear(self, names: tuple[str, ...], sizes: tuple[int, ...], k: int, bias: bool, axis: int | None) -> Linear:
+    def linear(
+        self, names: tuple[str, ...], sizes: tuple[int, ...], k: int, bias: bool, axis: int | None
+    ) -> Linear:
         """Merge [size, k] tensors along their output and pack them; biases are float32."""
-        parts = [self._cast(self._checkpoint.tensor(f"{n}.weight", (size, k))) for n, size in zip(names, sizes, strict=True)]
+        parts = [
+            self._cast(self._checkpoint.tensor(f"{n}.weight", (size, k)))
+            for n, size in zip(names, sizes, strict=True)
+        ]
         offsets = None
         if bias:
-            biases = [self._checkpoint.tensor(f"{n}.bias", (size,)) for n, size in zip(names, sizes, strict=True)]
+            biases = [
+                self._checkpoint.tensor(f"{n}.bias", (size,)) for n, size in zip(names, sizes, strict=True)
+            ]
             offsets = torch.cat([b.float() for b in biases]).contiguous()
         weight = parts[0].contiguous() if len(parts) == 1 else torch.cat(parts)
         return Linear(self._kernels.pack_linear(weight, offsets, self._dtype), axis)
@@ -55,7 +62,9 @@ class DummyReader:
         self._dtype = dtype
         self._seed = (seed + 1) << 32
 
-    def linear(self, names: tuple[str, ...], sizes: tuple[int, ...], k: int, bias: bool, axis: int | None) -> Linear:
+    def linear(
+        self, names: tuple[str, ...], sizes: tuple[int, ...], k: int, bias: bool, axis: int | None
+    ) -> Linear:
         self._seed += 1 << 20
         return Linear(self._kernels.random_linear(sum(sizes), k, self._dtype, self._seed), axis)
 
@@ -64,7 +73,12 @@ class DummyReader:
 
 
 def load_decoder(
-    folder: Path, spec: ModelSpec, kernels: Kernels, dtype: str, dummy_seed: int | None, progress: Callable[[float], None]
+    folder: Path,
+    spec: ModelSpec,
+    kernels: Kernels,
+    dtype: str,
+    dummy_seed: int | None,
+    progress: Callable[[float], None],
 ) -> DecoderWeights:
     """All weights of a decoder. dummy_seed not None makes random ones. Raises ConfigError on missing or unexpected tensors."""
     checkpoint = None if dummy_seed is not None else Checkpoint(folder)

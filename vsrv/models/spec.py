@@ -59,7 +59,9 @@ class ModelSpec:
 
     @property
     def num_parameters(self) -> int:
-        layer = self.hidden_size * (self.qkv_size + self.num_heads * self.head_dim + 3 * self.intermediate_size)
+        layer = self.hidden_size * (
+            self.qkv_size + self.num_heads * self.head_dim + 3 * self.intermediate_size
+        )
         return self.num_layers * layer + self.vocab_size * self.hidden_size * (1 if self.tied else 2)
 
 
@@ -69,7 +71,9 @@ def read_config(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"{folder} has no config.json: MODEL must be a Hugging Face model folder or a hub id") from None
+        raise ConfigError(
+            f"{folder} has no config.json: MODEL must be a Hugging Face model folder or a hub id"
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(config, dict):
@@ -130,12 +134,16 @@ def read_spec(config: Mapping[str, Any], architecture: str, family: Family) -> M
     hidden = fields.integer("hidden_size", 1, 65536)
     head_dim = fields.integer("head_dim", 32, 256, hidden // heads)
     if heads % kv_heads:
-        raise ConfigError(f"config.json: num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}")
+        raise ConfigError(
+            f"config.json: num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
+        )
     if head_dim % 2:
         raise UnsupportedModelError(f"head_dim {head_dim} is odd; rotary embedding needs pairs")
     activation = fields.get("hidden_act") or "silu"
     if activation not in _ACTIVATIONS:
-        raise UnsupportedModelError(f"activation {activation!r} is not supported; supported: {', '.join(_ACTIVATIONS)}")
+        raise UnsupportedModelError(
+            f"activation {activation!r} is not supported; supported: {', '.join(_ACTIVATIONS)}"
+        )
     layers = fields.integer("num_hidden_layers", 1, 1024)
     attention_bias = fields.boolean("attention_bias", False)
     return ModelSpec(
@@ -165,7 +173,9 @@ def read_spec(config: Mapping[str, Any], architecture: str, family: Family) -> M
 def _dtype(config: Mapping[str, Any]) -> str:
     value = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
     if value not in DTYPES:
-        raise UnsupportedModelError(f"checkpoint dtype {value!r} is not supported; supported: {', '.join(DTYPES)}")
+        raise UnsupportedModelError(
+            f"checkpoint dtype {value!r} is not supported; supported: {', '.join(DTYPES)}"
+        )
     return value
 
 
@@ -182,9 +192,13 @@ def _rope(config: Mapping[str, Any]) -> RopeSpec:
     fields = Fields({"rope_theta": config.get("rope_theta"), **table})
     kind = table.get("rope_type") or table.get("type") or "default"
     if kind not in _ROPE_TYPES:
-        raise UnsupportedModelError(f"rope type {kind!r} is not supported; supported: {', '.join(_ROPE_TYPES)}")
+        raise UnsupportedModelError(
+            f"rope type {kind!r} is not supported; supported: {', '.join(_ROPE_TYPES)}"
+        )
     if Fields(config).number("partial_rotary_factor", 0.0, 1.0, 1.0) != 1.0:
-        raise UnsupportedModelError("partial rotary embedding (partial_rotary_factor below 1) is not supported")
+        raise UnsupportedModelError(
+            "partial rotary embedding (partial_rotary_factor below 1) is not supported"
+        )
     rope = RopeSpec(
         theta=fields.number("rope_theta", 1.0, 1e12, 10000.0),
         kind=kind,
@@ -205,8 +219,14 @@ def _windows(fields: Fields, layers: int, family: Family) -> tuple[int, ...]:
     size = fields.integer("sliding_window", 1, 1 << 27)
     kinds = fields.get("layer_types")
     if kinds is not None:
-        if not isinstance(kinds, list) or len(kinds) != layers or set(kinds) - {"full_attention", "sliding_attention"}:
-            raise UnsupportedModelError("layer_types must name full_attention or sliding_attention for every layer")
+        if (
+            not isinstance(kinds, list)
+            or len(kinds) != layers
+            or set(kinds) - {"full_attention", "sliding_attention"}
+        ):
+            raise UnsupportedModelError(
+                "layer_types must name full_attention or sliding_attention for every layer"
+            )
         return tuple(size if kind == "sliding_attention" else 0 for kind in kinds)
     first = 0 if family.window_always else fields.integer("max_window_layers", 0, 1 << 20, layers)
     return tuple(size if layer >= first else 0 for layer in range(layers))

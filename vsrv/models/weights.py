@@ -36,7 +36,9 @@ class Checkpoint:
             self._open[file] = _open(self.folder / file)
         tensor = self._open[file].get_tensor(name)
         if tuple(tensor.shape) != shape:
-            raise ConfigError(f"{self.folder}: tensor {name} has shape {list(tensor.shape)}, config.json says {list(shape)}")
+            raise ConfigError(
+                f"{self.folder}: tensor {name} has shape {list(tensor.shape)}, config.json says {list(shape)}"
+            )
         self._unread.discard(name)
         return tensor
 

@@ -94,14 +94,27 @@ class ChatTemplate:
         parts: list[str] = []
         size = 0
         try:
-            for part in self._template.generate(messages=messages, tools=None, documents=None, **self._tokens, **variables):
+            for part in self._template.generate(
+                messages=messages, tools=None, documents=None, **self._tokens, **variables
+            ):
                 size += len(part)
                 if size > MAX_OUTPUT_CHARACTERS:
-                    raise UserError(400, "template_output_too_large", "the chat template's output is too large", "messages")
+                    raise UserError(
+                        400,
+                        "template_output_too_large",
+                        "the chat template's output is too large",
+                        "messages",
+                    )
                 parts.append(part)
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-            reason = str(error) if isinstance(error, jinja2.TemplateRuntimeError) else "it failed on these messages"
-            raise UserError(400, "template_error", f"the model's chat template refuses the messages: {reason}", "messages") from None
+            reason = (
+                str(error)
+                if isinstance(error, jinja2.TemplateRuntimeError)
+                else "it failed on these messages"
+            )
+            raise UserError(
+                400, "template_error", f"the model's chat template refuses the messages: {reason}", "messages"
+            ) from None
         return "".join(parts)
 
 
@@ -113,7 +126,9 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """As transformers defines it: no HTML escaping, Unicode as it is."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise_exception(message: str) -> None:

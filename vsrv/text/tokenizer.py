@@ -24,7 +24,9 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception for everything
             if not path.is_file():
-                raise ConfigError(f"{folder} has no tokenizer.json; vsrv needs the fast tokenizer's file") from None
+                raise ConfigError(
+                    f"{folder} has no tokenizer.json; vsrv needs the fast tokenizer's file"
+                ) from None
             raise ConfigError(f"cannot read {path}: {error}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -89,7 +91,7 @@ class Tokenizer:
 
 
 def _decoder_style(decoder: Any) -> str:
-    """"bytes": byte-level BPE; "pieces": sentencepiece with ▁ and <0xNN>; "other": ask the library for each token."""
+    """ "bytes": byte-level BPE; "pieces": sentencepiece with ▁ and <0xNN>; "other": ask the library for each token."""
     kinds = [] if decoder is None else [d["type"] for d in decoder.get("decoders", [decoder])]
     if "ByteLevel" in kinds:
         return "bytes"

@@ -7,7 +7,6 @@ KV layout of one layer: K block [Hkv][D'][32 tokens], V block [Hkv][D'/32][32 to
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import carray, njit
@@ -173,13 +172,21 @@ def _attend(a, seq, head, first_token, num_tokens, q, out, scores, peak, total):
                 for t in range(BLOCK):
                     scores[i, t] = np.float32(0)
             else:
-                _softmax_block(scores[i], first, last, scale, peak[i : i + 1], total[i : i + 1], out[i], padded)
+                _softmax_block(
+                    scores[i], first, last, scale, peak[i : i + 1], total[i : i + 1], out[i], padded
+                )
         # positions after the last query hold nothing of this sequence: they must not even be multiplied by zero
         visible = min(np.int64(BLOCK), end - b * BLOCK)
         for j in range(padded // 32):
             tile_rows_accumulate(
-                dtype, scores.ctypes.data, 128, v_base + j * BLOCK * line, visible,
-                out.ctypes.data + j * 128, out.strides[0], rows,
+                dtype,
+                scores.ctypes.data,
+                128,
+                v_base + j * BLOCK * line,
+                visible,
+                out.ctypes.data + j * 128,
+                out.strides[0],
+                rows,
             )
     for i in range(rows):
         token = np.int64(cu[seq]) + first_token + i // group

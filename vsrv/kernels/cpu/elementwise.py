@@ -86,7 +86,12 @@ def gated(a, tid, team):  # type: ignore[no-untyped-def]
                 out[i] = gate[i] / (one + np.float32(math.exp(-gate[i]))) * up[i]
         elif activation == 1:
             for i in range(width):
-                out[i] = half * gate[i] * (one + np.float32(math.erf(gate[i] * np.float32(0.7071067811865476)))) * up[i]
+                out[i] = (
+                    half
+                    * gate[i]
+                    * (one + np.float32(math.erf(gate[i] * np.float32(0.7071067811865476))))
+                    * up[i]
+                )
         else:
             for i in range(width):
                 x = gate[i]

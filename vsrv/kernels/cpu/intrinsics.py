@@ -75,7 +75,10 @@ def make_tile(dtype: int, rows: int, panels: int, accumulate: bool) -> Any:
             def out_address(i: int, j: int) -> Any:
                 return builder.add(builder.add(out, builder.mul(out_stride, _I64(i))), _I64(64 * j))
 
-            start = {c: _load(builder, out_address(*c), _VF, 4) if accumulate else ir.Constant(_VF, None) for c in cells}
+            start = {
+                c: _load(builder, out_address(*c), _VF, 4) if accumulate else ir.Constant(_VF, None)
+                for c in cells
+            }
             before = builder.block
             loop = builder.function.append_basic_block("k")
             done = builder.function.append_basic_block("done")

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from vsrv.kernels import AttentionMetadata, HeadShape, Kernels, PackedLinear
 from vsrv.kernels.cpu import team as jobs
 from vsrv.kernels.cpu.attention import BLOCK
 from vsrv.kernels.cpu.intrinsics import BFLOAT16, FLOAT16, FLOAT32
 from vsrv.kernels.cpu.sampling_state import CpuSamplingState, check_slots
 from vsrv.kernels.cpu.team import MAX_ARGUMENTS, ThreadTeam
+from vsrv.kernels.interface import AttentionMetadata, HeadShape, Kernels, PackedLinear
 
 _DTYPES = {"bfloat16": BFLOAT16, "float16": FLOAT16, "float32": FLOAT32}
 _ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
@@ -58,7 +58,9 @@ class CpuOperations:
         """weight [N, K] contiguous in `dtype`, bias float32 [N] or None."""
         n, k = weight.shape
         if str(weight.dtype) != f"torch.{dtype}" or weight.stride() != (k, 1):
-            raise ValueError(f"weight to pack is {weight.dtype} with strides {weight.stride()}, not contiguous {dtype}")
+            raise ValueError(
+                f"weight to pack is {weight.dtype} with strides {weight.stride()}, not contiguous {dtype}"
+            )
         storage = _aligned((n + 31) // 32 * k * 32 * _item_bytes(dtype))
         self._run(jobs.PACK, (weight.data_ptr(), n, k, _DTYPES[dtype], storage.ctypes.data), 1 << 30)
         return self._packed(storage, bias, n, k, dtype)
@@ -84,17 +86,33 @@ class CpuOperations:
         rows, k = x.shape
         n = packed.out_features
         if k != packed.in_features or out.shape[0] < rows or out.shape[1] < n:
-            raise ValueError(f"linear: x {tuple(x.shape)}, weight [{n}, {packed.in_features}], out {tuple(out.shape)}")
+            raise ValueError(
+                f"linear: x {tuple(x.shape)}, weight [{n}, {packed.in_features}], out {tuple(out.shape)}"
+            )
         values = (
-            x.data_ptr(), x.stride()[0] * 4, packed.address, k, n, out.data_ptr(), out.stride()[0] * 4, rows,
-            _DTYPES[packed.dtype], packed.bias_address,
+            x.data_ptr(),
+            x.stride()[0] * 4,
+            packed.address,
+            k,
+            n,
+            out.data_ptr(),
+            out.stride()[0] * 4,
+            rows,
+            _DTYPES[packed.dtype],
+            packed.bias_address,
         )
         self._run(jobs.LINEAR, values, rows * n * k)
 
     def embedding(self, ids: Any, packed: PackedLinear, out: Any) -> None:
         rows, hidden = ids.shape[0], packed.in_features
         values = (
-            ids.data_ptr(), rows, packed.address, hidden, _DTYPES[packed.dtype], out.data_ptr(), out.stride()[0] * 4,
+            ids.data_ptr(),
+            rows,
+            packed.address,
+            hidden,
+            _DTYPES[packed.dtype],
+            out.data_ptr(),
+            out.stride()[0] * 4,
         )
         self._run(jobs.EMBEDDING, values, rows * hidden * 4)
 
@@ -107,44 +125,98 @@ class CpuOperations:
     def _norm(self, x: Any, residual: int, residual_stride: int, weight: Any, eps: float, out: Any) -> None:
         rows, hidden = x.shape
         values = (
-            x.data_ptr(), x.stride()[0] * 4, residual, residual_stride, weight.data_ptr(), _float_bits(eps),
-            out.data_ptr(), out.stride()[0] * 4, rows, hidden,
+            x.data_ptr(),
+            x.stride()[0] * 4,
+            residual,
+            residual_stride,
+            weight.data_ptr(),
+            _float_bits(eps),
+            out.data_ptr(),
+            out.stride()[0] * 4,
+            rows,
+            hidden,
         )
         self._run(jobs.RMS_NORM, values, rows * hidden * 4)
 
     def gated(self, gate_up: Any, activation: str, out: Any) -> None:
         rows, width = gate_up.shape[0], gate_up.shape[1] // 2
         values = (
-            gate_up.data_ptr(), gate_up.stride()[0] * 4, out.data_ptr(), out.stride()[0] * 4, rows, width,
+            gate_up.data_ptr(),
+            gate_up.stride()[0] * 4,
+            out.data_ptr(),
+            out.stride()[0] * 4,
+            rows,
+            width,
             _ACTIVATIONS[activation],
         )
         self._run(jobs.GATED, values, rows * width * 16)
 
     def rope_cache(
-        self, qkv: Any, meta: AttentionMetadata, cos_sin: Any, norms: tuple[Any, Any, float], cache: tuple[Any, Any],
-        heads: HeadShape, dtype: str,
+        self,
+        qkv: Any,
+        meta: AttentionMetadata,
+        cos_sin: Any,
+        norms: tuple[Any, Any, float],
+        cache: tuple[Any, Any],
+        heads: HeadShape,
+        dtype: str,
     ) -> None:
         """norms: (q weight or None, k weight or None, eps); cache: this layer's K and V, uint8 [blocks, bytes]."""
         q_norm, k_norm, eps = norms
         k_cache, v_cache = cache
         values = (
-            qkv.data_ptr(), qkv.stride()[0] * 4, qkv.shape[0], meta.positions.data_ptr(), cos_sin.data_ptr(),
-            cos_sin.shape[2], 0 if q_norm is None else q_norm.data_ptr(), 0 if k_norm is None else k_norm.data_ptr(),
-            _float_bits(eps), meta.slot_mapping.data_ptr(), k_cache.data_ptr(), k_cache.stride()[0],
-            v_cache.data_ptr(), v_cache.stride()[0], heads.num_heads, heads.num_kv_heads, heads.head_dim, _DTYPES[dtype],
+            qkv.data_ptr(),
+            qkv.stride()[0] * 4,
+            qkv.shape[0],
+            meta.positions.data_ptr(),
+            cos_sin.data_ptr(),
+            cos_sin.shape[2],
+            0 if q_norm is None else q_norm.data_ptr(),
+            0 if k_norm is None else k_norm.data_ptr(),
+            _float_bits(eps),
+            meta.slot_mapping.data_ptr(),
+            k_cache.data_ptr(),
+            k_cache.stride()[0],
+            v_cache.data_ptr(),
+            v_cache.stride()[0],
+            heads.num_heads,
+            heads.num_kv_heads,
+            heads.head_dim,
+            _DTYPES[dtype],
         )
         self._run(jobs.ROPE_CACHE, values, qkv.shape[0] * qkv.shape[1] * 8)
 
     def attention(
-        self, qkv: Any, cache: tuple[Any, Any], meta: AttentionMetadata, heads: HeadShape, dtype: str, out: Any
+        self,
+        qkv: Any,
+        cache: tuple[Any, Any],
+        meta: AttentionMetadata,
+        heads: HeadShape,
+        dtype: str,
+        out: Any,
     ) -> None:
         k_cache, v_cache = cache
         tables = meta.block_tables
         values = (
-            qkv.data_ptr(), qkv.stride()[0] * 4, tables.data_ptr(), tables.stride()[0], meta.cu_seqlens_q.data_ptr(),
-            meta.seq_lens.data_ptr(), heads.num_heads // heads.num_kv_heads, heads.num_kv_heads, heads.head_dim,
-            k_cache.data_ptr(), k_cache.stride()[0], v_cache.data_ptr(), v_cache.stride()[0], out.data_ptr(),
-            _float_bits(heads.scale), heads.sliding_window, _DTYPES[dtype], out.stride()[0] * 4, tables.shape[0],
+            qkv.data_ptr(),
+            qkv.stride()[0] * 4,
+            tables.data_ptr(),
+            tables.stride()[0],
+            meta.cu_seqlens_q.data_ptr(),
+            meta.seq_lens.data_ptr(),
+            heads.num_heads // heads.num_kv_heads,
+            heads.num_kv_heads,
+            heads.head_dim,
+            k_cache.data_ptr(),
+            k_cache.stride()[0],
+            v_cache.data_ptr(),
+            v_cache.stride()[0],
+            out.data_ptr(),
+            _float_bits(heads.scale),
+            heads.sliding_window,
+            _DTYPES[dtype],
+            out.stride()[0] * 4,
+            tables.shape[0],
         )
         work = qkv.shape[0] * heads.num_heads * heads.head_dim * max(1, meta.max_seq_len) * 2
         self._run(jobs.ATTENTION, values, work)
@@ -158,16 +230,31 @@ class CpuOperations:
             raise ValueError(f"logits of {vocabulary} tokens for a state of {state.vocab_size}")
         check_slots(state, slots)
         values = (
-            logits.data_ptr(), logits.stride()[0] * 4, rows, vocabulary, slots.data_ptr(), out_ids.data_ptr(),
-            0 if mask is None else mask.data_ptr(), *state.addresses,
+            logits.data_ptr(),
+            logits.stride()[0] * 4,
+            rows,
+            vocabulary,
+            slots.data_ptr(),
+            out_ids.data_ptr(),
+            0 if mask is None else mask.data_ptr(),
+            *state.addresses,
         )
         self._run(jobs.SAMPLE, values, rows * vocabulary * 4 if rows > 1 else 0)
 
-    def logprobs(self, logits: Any, chosen: Any, k: int, out_ids: Any, out_values: Any, out_ranks: Any) -> None:
+    def logprobs(
+        self, logits: Any, chosen: Any, k: int, out_ids: Any, out_values: Any, out_ranks: Any
+    ) -> None:
         rows, vocabulary = logits.shape
         values = (
-            logits.data_ptr(), logits.stride()[0] * 4, rows, vocabulary, chosen.data_ptr(), min(k, vocabulary),
-            out_ids.data_ptr(), out_values.data_ptr(), out_ranks.data_ptr(),
+            logits.data_ptr(),
+            logits.stride()[0] * 4,
+            rows,
+            vocabulary,
+            chosen.data_ptr(),
+            min(k, vocabulary),
+            out_ids.data_ptr(),
+            out_values.data_ptr(),
+            out_ranks.data_ptr(),
         )
         self._run(jobs.LOGPROBS, values, rows * vocabulary * 4 if rows > 1 else 0)
 

@@ -121,7 +121,10 @@ def _top_p_threshold(x, top, top_p):  # type: ignore[no-untyped-def]
     for i in range(n):
         mass[i] = math.exp(near[i] - top)
         total += mass[i]
-    low, high = top - np.float32(30.0), top  # mass above `low` reaches top_p (or nothing is cut); above `high` it is 0
+    low, high = (
+        top - np.float32(30.0),
+        top,
+    )  # mass above `low` reaches top_p (or nothing is cut); above `high` it is 0
     for _ in range(40):
         middle = low + (high - low) * np.float32(0.5)
         if middle == low or middle == high:
@@ -204,8 +207,12 @@ def sample(a, tid, team):  # type: ignore[no-untyped-def]
         early = generated < integers[MIN_TOKENS]
         counted = integers[COUNTED] != 0
         plain = (
-            a[6] == 0 and not early and not counted and integers[NUM_BIAS] == 0
-            and integers[HAS_ALLOWED] == 0 and integers[BAD_WORDS_LENGTH] == 0
+            a[6] == 0
+            and not early
+            and not counted
+            and integers[NUM_BIAS] == 0
+            and integers[HAS_ALLOWED] == 0
+            and integers[BAD_WORDS_LENGTH] == 0
         )
         x = logits if plain and floats[TEMPERATURE] == 0 else logits.copy()
         if a[6] != 0:

@@ -30,27 +30,60 @@ class CpuSamplingState:
         self.last_token = np.zeros(max_slots, np.int32)
         self._counted = np.zeros(max_slots, bool)
         arrays = (
-            self.floats, self.integers, self.counts, self.prompt_seen, self.bias_ids, self.bias_values, self.stops,
-            self.allowed, self.bad_words, self.tail, self.last_token,
+            self.floats,
+            self.integers,
+            self.counts,
+            self.prompt_seen,
+            self.bias_ids,
+            self.bias_values,
+            self.stops,
+            self.allowed,
+            self.bad_words,
+            self.tail,
+            self.last_token,
         )
         self.addresses = [array.ctypes.data for array in arrays]
 
     def assign(
-        self, slot: int, params: SamplingParams, seed: int, prompt_ids: Sequence[int], output_ids: Sequence[int]
+        self,
+        slot: int,
+        params: SamplingParams,
+        seed: int,
+        prompt_ids: Sequence[int],
+        output_ids: Sequence[int],
     ) -> None:
         """Load a sequence into `slot`. Raises ValueError when a list is longer than the arrays hold (checked by the front)."""
         stops = (*params.stop_token_ids, *(() if params.eos_token_id is None else (params.eos_token_id,)))
         words = [item for word in params.bad_words for item in (len(word), *word)]
-        if len(stops) > sampling.MAX_STOPS or len(words) > sampling.MAX_BAD_WORDS or len(params.logit_bias) > sampling.MAX_BIAS:
+        if (
+            len(stops) > sampling.MAX_STOPS
+            or len(words) > sampling.MAX_BAD_WORDS
+            or len(params.logit_bias) > sampling.MAX_BIAS
+        ):
             raise ValueError("more stop tokens, bad words or biases than a slot holds")
         self.floats[slot, :6] = (
-            params.temperature, params.top_p, params.min_p,
-            params.repetition_penalty, params.frequency_penalty, params.presence_penalty,
+            params.temperature,
+            params.top_p,
+            params.min_p,
+            params.repetition_penalty,
+            params.frequency_penalty,
+            params.presence_penalty,
         )
-        penalised = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty) != (1.0, 0.0, 0.0)
+        penalised = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty) != (
+            1.0,
+            0.0,
+            0.0,
+        )
         self.integers[slot, :9] = (
-            params.top_k, np.uint64(seed & (2**64 - 1)).astype(np.int64), params.min_tokens, len(output_ids),
-            len(params.logit_bias), bool(params.allowed_token_ids), len(words), len(stops), penalised,
+            params.top_k,
+            np.uint64(seed & (2**64 - 1)).astype(np.int64),
+            params.min_tokens,
+            len(output_ids),
+            len(params.logit_bias),
+            bool(params.allowed_token_ids),
+            len(words),
+            len(stops),
+            penalised,
         )
         self.stops[slot, : len(stops)] = stops
         self.bad_words[slot, : len(words)] = words
@@ -72,7 +105,9 @@ class CpuSamplingState:
         self.integers[slot] = 0
         self.floats[slot] = 0
 
-    def _count(self, slot: int, penalised: bool, prompt_ids: Sequence[int], output_ids: Sequence[int]) -> None:
+    def _count(
+        self, slot: int, penalised: bool, prompt_ids: Sequence[int], output_ids: Sequence[int]
+    ) -> None:
         if self._counted[slot]:
             self.counts[slot] = 0
             self.prompt_seen[slot] = 0

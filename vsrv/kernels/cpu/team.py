@@ -26,7 +26,14 @@ from vsrv.kernels.cpu.sampling import logprobs, sample
 
 LINEAR, EMBEDDING, RMS_NORM, GATED, ROPE_CACHE, ATTENTION, SAMPLE, LOGPROBS, PACK, FILL = range(10)
 MAX_ARGUMENTS = 48
-_EPOCH, _DONE, _JOB, _STOP, _ARGUMENTS, _PARKED = 0, 8, 16, 17, 24, 80  # int64 indices; hot ones a cache line apart
+_EPOCH, _DONE, _JOB, _STOP, _ARGUMENTS, _PARKED = (
+    0,
+    8,
+    16,
+    17,
+    24,
+    80,
+)  # int64 indices; hot ones a cache line apart
 _SPINS, _YIELDS = 3000, 200  # about 60 µs of spinning, then about 100 µs of giving way, then park
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
@@ -122,7 +129,9 @@ def member_loop(control, tid, team, epoch):  # type: ignore[no-untyped-def]
             elif spins < _SPINS + _YIELDS:
                 _sched_yield()
             else:
-                atomic_add(control + 8 * (_PARKED + tid), 1)  # a full barrier, so that the next look is honest
+                atomic_add(
+                    control + 8 * (_PARKED + tid), 1
+                )  # a full barrier, so that the next look is honest
                 if atomic_add(control + 8 * _EPOCH, 0) == epoch:
                     return epoch
                 atomic_store(control + 8 * (_PARKED + tid), 0)
