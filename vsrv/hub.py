@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vsrv.errors import ConfigError, UnsupportedModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]  # never *.bin or *.pt
+_REPORT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,26 +96,36 @@ def is_complete(folder: Path) -> bool:
         return False
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        files = set(json.loads(index.read_text())["weight_map"].values())
-        return all((folder / name).is_file() for name in files)
+        try:
+            files = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False  # a damaged index: fetch it again
+        return all(isinstance(name, str) and (folder / name).is_file() for name in files)
     return (folder / "model.safetensors").is_file()
 
 
 def progress_class(model: str, progress: Callable[[str], None]) -> type:
-    """A stand-in for tqdm that reports whole files as lines: bars belong on terminals, not in logs."""
-    from huggingface_hub.utils import tqdm
+    """A stand-in for tqdm that reports lines, every few seconds and at the end: bars belong on terminals, not in logs."""
+    from tqdm.auto import tqdm
 
-    class Lines(tqdm):  # type: ignore[misc, type-arg]
-        def __init__(self, *arguments: object, **options: object) -> None:
-            options["disable"] = True
+    shown: dict[str, Any] = {"text": "", "at": time.monotonic()}
+
+    class Lines(tqdm):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self._in_bytes = options.get("unit") == "B"
+            self._done = float(options.get("initial") or 0)
+            options["disable"] = True  # draws nothing, keeps `total`
             super().__init__(*arguments, **options)
-            self._reported = 0
 
-        def update(self, n: float | None = 1) -> bool | None:
-            self._reported += n or 0
-            total = self.total
-            if total and self._reported and (total < 100 or self._reported >= total):
-                progress(f"{model}: {self._reported:,.0f} of {total:,.0f} {self.unit or 'files'}")
-            return super().update(n)
+        def update(self, n: float | None = 1) -> None:
+            self._done += n or 0
+            now = time.monotonic()
+            if not self.total or (self._done < self.total and now < shown["at"] + _REPORT_S):
+                return
+            unit, scale = ("MB", 1e6) if self._in_bytes else ("files", 1)
+            text = f"{model}: {self._done / scale:,.6g} of {self.total / scale:,.6g} {unit}"
+            if text != shown["text"]:
+                shown.update(text=text, at=now)
+                progress(text)
 
     return Lines

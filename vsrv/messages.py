@@ -252,7 +252,8 @@ def decode(kind: int, payload: memoryview) -> Frame:
         if kind == Kind.STOP:
             return Stop()
         cls = _JSON_FRAMES[Kind(kind)]
-        return cls(**_tuples(json.loads(bytes(payload))))
+        frame: Frame = cls(**_tuples(json.loads(bytes(payload))))
+        return frame
     except (struct.error, AttributeError, ValueError, KeyError, TypeError, IndexError) as error:
         raise FrameError(f"malformed frame of kind {kind}: {error}") from error
 

@@ -124,7 +124,8 @@ class Metrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Text exposition, OpenMetrics if the scraper asks for it → (body, content type)."""
         if "application/openmetrics-text" in accept:
-            return openmetrics.generate_latest(self.registry), openmetrics.CONTENT_TYPE_LATEST
+            text: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+            return text, openmetrics.CONTENT_TYPE_LATEST
         return prometheus_client.generate_latest(self.registry), "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -95,7 +95,7 @@ OPTIONS: tuple[Option, ...] = (
         "int",
         1024,
         "network",
-        "connections at once; further ones wait in the kernel's queue",
+        "connections at once; further ones are answered 503 and closed",
         low=1,
         high=65536,
     ),

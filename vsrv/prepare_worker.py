@@ -62,8 +62,9 @@ def build_preparer(
 def facts_of(table: dict[str, Any]) -> ModelFacts:
     """JSON form → ModelFacts."""
     defaults = SamplingDefaults(**table.pop("defaults"))
-    lists = {name: tuple(table.pop(name)) for name in ("served_names", "extra_stop_ids")}
-    return ModelFacts(defaults=defaults, **lists, **table)
+    for name in ("served_names", "extra_stop_ids"):
+        table[name] = tuple(table[name])
+    return ModelFacts(defaults=defaults, **table)
 
 
 def _build(settings: dict[str, Any]) -> Preparer:

@@ -214,7 +214,11 @@ class Front:
 
         self._engine = engine = EngineClient(config.get("engine-stall-timeout"), self._engine_line)
         await engine.start(config.engine(folder))
-        build = await loop.run_in_executor(None, functools.partial(_prepare_parts, config, folder))
+        try:
+            build = await loop.run_in_executor(None, functools.partial(_prepare_parts, config, folder))
+        except ConfigError:
+            await self._wait_for_spec(engine)
+            raise
         from vsrv.prepare_client import PrepareClient
 
         self._prepare = PrepareClient(folder, config.get("chat-template"), 10.0, self._engine_line)
@@ -236,6 +240,13 @@ class Front:
 
         options = hub.HubOptions(config.get("revision"), config.get("download-dir"), config.get("hf-token"))
         return hub.resolve(model, options, lambda line: self._log.event("info", line))
+
+    async def _wait_for_spec(self, engine: EngineClient) -> None:
+        """Raises ConfigError if the engine refuses the model: that explains more than what its other files lack."""
+        while engine.loading.phase in ("start", "config") and not engine.ended.is_set():
+            await asyncio.sleep(0.05)
+        if engine.failure is not None:
+            raise ConfigError(engine.failure)
 
     async def _wait_for_engine(self, engine: EngineClient) -> None:
         loop = asyncio.get_running_loop()

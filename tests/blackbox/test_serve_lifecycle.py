@@ -35,7 +35,7 @@ def test_it_listens_at_once_tells_its_phase_and_drains() -> None:
             except urllib.error.URLError:
                 assert time.monotonic() - began < 10, server.log()
         assert status == 200
-        status, body, headers = server.get("/readyz")
+        status, _body, headers = server.get("/readyz")
         if status == 503:  # on a quick machine it can be ready already
             assert "retry-after" in headers
         status, answer = server.post(
@@ -105,18 +105,20 @@ def test_an_engine_that_dies_is_told_and_ends_the_server() -> None:
 
 
 def test_keys_guard_every_inference_route() -> None:
-    server = start("--api-key", "first", "second", "--api-key", "third", env={"VLLM_API_KEY": "unused"})
+    server = start(
+        "--api-key", "secret-one", "secret-two", "--api-key", "secret-three", env={"VLLM_API_KEY": "unused"}
+    )
     try:
         server.wait_ready()
         for path in ("/v1/models", "/v1/nothing", "/tokenize"):
             status, _, headers = server.get(path)
             assert status == 401 and "www-authenticate" in headers, path
-        for key in ("first", "second", "third"):
+        for key in ("secret-one", "secret-two", "secret-three"):
             assert server.get("/v1/models", {"Authorization": f"Bearer {key}"})[0] == 200
             assert server.get("/v1/models", {"x-api-key": key})[0] == 200
         assert server.get("/v1/models", {"Authorization": "Bearer unused"})[0] == 401
         assert server.get("/health")[0] == 200
-        assert "first" not in server.log()
+        assert "secret-" not in server.log()
     finally:
         assert server.stop() == 0
 

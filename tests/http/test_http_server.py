@@ -37,9 +37,16 @@ async def echo(request: Request) -> Reply:
 class Served:
     """A running server on a free port."""
 
-    def __init__(self, app: Callable[[Request], Awaitable[Reply]], limits: Limits | None = None, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        app: Callable[[Request], Awaitable[Reply]],
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.logged: list[str] = []
-        self.server = HttpServer(app, limits or Limits(), error_body, lambda level, text: self.logged.append(text), "/proxy")
+        self.server = HttpServer(
+            app, limits or Limits(), error_body, lambda level, text: self.logged.append(text), "/proxy"
+        )
         self.tls = tls
 
     async def __aenter__(self) -> Served:
@@ -69,24 +76,35 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
 ACCEPTED = {
     "plain": (GET + b"\r\n", b"GET / [] 0"),
     "one empty line before": (b"\r\n" + GET + b"\r\n", b"GET / [] 0"),
-    "percent-decoded path": (b"GET /a%2Fb%20c?x=1&y=%41 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"GET /a/b c [('x', '1'), ('y', 'A')]"),
+    "percent-decoded path": (
+        b"GET /a%2Fb%20c?x=1&y=%41 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET /a/b c [('x', '1'), ('y', 'A')]",
+    ),
     "root path": (b"GET /proxy/v1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"GET /v1 []"),
     "absolute form": (b"GET http://a/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"GET /x []"),
     "HTTP/1.0 probe without Host": (b"GET / HTTP/1.0\r\n\r\n", b"GET / []"),
     "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"OPTIONS *"),
-    "content length": (b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc", b"POST / [] 3 b'abc'"),
+    "content length": (
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST / [] 3 b'abc'",
+    ),
     "chunked": (
         b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n",
         b"POST / [] 13 b'abc0123456789'",
     ),
     "trailers are dropped": (
-        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nAuthorization: x\r\n\r\n", b"POST / [] 1",
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nAuthorization: x\r\n\r\n",
+        b"POST / [] 1",
     ),
     "ipv6 host": (b"GET / HTTP/1.1\r\nHost: [::1]:8000\r\nConnection: close\r\n\r\n", b"GET / []"),
 }
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 REFUSED = {
-    "length and coding": (400, POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "length and coding": (
+        400,
+        POST
+        + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
     "coding in 1.0": (400, b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     "length list": (400, POST + b"Content-Length: 3, 3\r\n\r\nabc"),
     "two lengths": (400, POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc"),
@@ -194,7 +212,9 @@ def test_expect_100_continue_and_early_413() -> None:
             writer.write(b"abc")
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
             writer.close()
-            answer = await served.raw(POST + b"Content-Length: 11\r\n\r\n")  # refused before a byte of the body came
+            answer = await served.raw(
+                POST + b"Content-Length: 11\r\n\r\n"
+            )  # refused before a byte of the body came
             assert answer.startswith(b"HTTP/1.1 413")
             chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"6\r\nabcdef\r\n" * 2
             assert (await served.raw(chunked)).startswith(b"HTTP/1.1 413")

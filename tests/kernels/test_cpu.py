@@ -158,14 +158,13 @@ class Paged:
 SHAPES = [(4, 4, 32), (4, 2, 64), (8, 1, 80), (6, 2, 96), (8, 2, 128), (3, 3, 256), (8, 4, 36)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dtype", "window"), [*((dtype, 0) for dtype in DTYPES), *(("bfloat16", w) for w in (1, 19, 64))]
+)
 @pytest.mark.parametrize(("num_heads", "num_kv_heads", "head_dim"), SHAPES)
-@pytest.mark.parametrize("window", [0, 1, 19, 64])
 def test_paged_attention(
     kernels: Kernels, dtype: str, num_heads: int, num_kv_heads: int, head_dim: int, window: int
 ) -> None:
-    if window and (dtype != "bfloat16" or kernels.num_threads == 1):
-        pytest.skip("windows are compared for one type and a team")
     heads = HeadShape(num_heads, num_kv_heads, head_dim, head_dim**-0.5, window)
     lengths = [(70, 70), (33, 33), (1, 1), (64, 64)]
     paged = Paged(kernels, heads, dtype, lengths, norms=head_dim in (64, 128))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,53 @@ def test_logprobs_and_greedy_tokens_equal_transformers(name: str, tmp_path: Path
         top = expected.topk(2)
         if float(top.values[0] - top.values[1]) > 1e-3:
             assert int(actual[-1].argmax()) == int(top.indices[0])
+
+
+def random_case(seed: int) -> tuple[str, dict[str, Any]]:
+    """A family with every size and part drawn: head sizes need not be round, hidden sizes need not be heads x head_dim."""
+    rng = random.Random(seed)
+    family = ("Llama", "Qwen2", "Qwen3", "Mistral")[seed % 4]
+    kv_heads = rng.choice((1, 2, 3))
+    heads = kv_heads * rng.choice((1, 2, 4, 7))
+    head_dim = rng.choice((32, 34, 40, 50, 64, 72, 100, 128, 160, 200, 256))
+    changes: dict[str, Any] = dict(
+        vocab_size=rng.randint(40, 300),
+        intermediate_size=rng.randint(20, 150),
+        num_hidden_layers=rng.randint(1, 4),
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        hidden_size=rng.randint(30, 130),
+        rms_norm_eps=rng.choice((1e-6, 1e-5, 1e-2)),
+        tie_word_embeddings=rng.random() < 0.5,
+        rope_parameters=rng.choice(
+            (dict(rope_type="default", rope_theta=rng.choice((1e3, 1e6))), LLAMA3_ROPE)
+        ),
+        head_dim=head_dim,
+    )
+    if family == "Qwen2":  # the reference takes its head size from hidden_size alone
+        changes["hidden_size"] = heads * 2 * rng.randint(16, 30)
+        del changes["head_dim"]
+    if family == "Llama":  # the reference wants a multiple here
+        changes |= dict(
+            hidden_size=heads * rng.randint(3, 12),
+            attention_bias=rng.random() < 0.5,
+            mlp_bias=rng.random() < 0.5,
+        )
+    if family == "Mistral":
+        changes["sliding_window"] = rng.choice((None, 5, 40))
+    return family, changes
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_random_configurations_equal_transformers(seed: int, tmp_path: Path, kernels: Kernels) -> None:
+    family, changes = random_case(seed)
+    network = make_model(tmp_path, family, changes)
+    ids = prompt(60, network.config.vocab_size, seed)
+    with torch.inference_mode():
+        expected = network(torch.tensor([ids])).logits[0].log_softmax(-1)
+    sequence = OneSequence(load(tmp_path, kernels), kernels, [1, 0])
+    actual = torch.cat([sequence.feed(part) for part in (ids[:41], ids[41:42], ids[42:])]).log_softmax(-1)
+    torch.testing.assert_close(actual, expected, atol=5e-4, rtol=2e-4)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

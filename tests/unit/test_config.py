@@ -58,7 +58,10 @@ def test_command_line_over_environment_over_file_over_default(option: Option, tm
         assert (from_environment.value, from_environment.source) == (value, f"environment {option.variable}")
         for twin in option.env:
             assert resolve(dict(BASE), {twin: text}).values[option.name].source == f"environment {twin}"
-    first = resolve({**BASE, "config": str(file), option.name: text}, {option.variable: "nonsense" if option.kind == "str" and not option.choices else text})
+    first = resolve(
+        {**BASE, "config": str(file), option.name: text},
+        {option.variable: "nonsense" if option.kind == "str" and not option.choices else text},
+    )
     assert (first.get(option.name), first.values[option.name].source) == (value, "command line")
 
 
@@ -95,7 +98,22 @@ def test_every_usual_vllm_flag_parses(name: str) -> None:
 
 
 def test_spellings() -> None:
-    given = cli.parse(["MODEL", "--api-key", "a", "b", "--max_model_len=8k", "--no-enable-prefix-caching", "-tp", "1", "-q", "awq", "--api-key", "c"])
+    given = cli.parse(
+        [
+            "MODEL",
+            "--api-key",
+            "a",
+            "b",
+            "--max_model_len=8k",
+            "--no-enable-prefix-caching",
+            "-tp",
+            "1",
+            "-q",
+            "awq",
+            "--api-key",
+            "c",
+        ]
+    )
     assert given == {
         "model": "MODEL", "api-key": ["a", "b", "c"], "max-model-len": "8k", "enable-prefix-caching": False, "tensor-parallel-size": "1", "quantization": "awq",
     }  # fmt: skip
@@ -106,7 +124,16 @@ def test_spellings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("8192", 8192), ("8k", 8000), ("8K", 8192), ("25.6k", 25600), ("1M", 1048576), ("auto", None), ("-1", None)]
+    ("text", "value"),
+    [
+        ("8192", 8192),
+        ("8k", 8000),
+        ("8K", 8192),
+        ("25.6k", 25600),
+        ("1M", 1048576),
+        ("auto", None),
+        ("-1", None),
+    ],
 )
 def test_human_integers(text: str, value: int | None) -> None:
     assert resolve({**BASE, "max-model-len": text}, {}).get("max-model-len") == value
@@ -145,7 +172,16 @@ def test_unknown_names() -> None:
 
 
 def test_environment_peculiarities() -> None:
-    config = resolve({}, {"VSRV_PORT": "tcp://10.0.0.1:80", "VSRV_SERVICE_HOST": "10.0.0.1", "VSRV_SEED": "", "VLLM_PORT": "1", "VLLM_HOST_IP": "x"})
+    config = resolve(
+        {},
+        {
+            "VSRV_PORT": "tcp://10.0.0.1:80",
+            "VSRV_SERVICE_HOST": "10.0.0.1",
+            "VSRV_SEED": "",
+            "VLLM_PORT": "1",
+            "VLLM_HOST_IP": "x",
+        },
+    )
     assert config.get("port") == 8000 and config.get("host") == "127.0.0.1" and len(config.warnings) == 2
     assert resolve({}, {"VLLM_API_KEY": "abc", "VSRV_API_KEY": "xyz"}).get("api-key") == ("xyz",)
     assert resolve({}, {"VLLM_API_KEY": "abc"}).get("api-key") == ("abc",)
@@ -159,12 +195,23 @@ def test_secrets_are_masked_everywhere() -> None:
 
 
 def test_help_is_quick_to_load_and_complete() -> None:
-    code = "import sys; from vsrv import cli; cli.main(['--help']); cli.main(['serve','--help']); print(sorted(m for m in ('torch','numpy','asyncio','orjson','jinja2','h11','ssl') if m in sys.modules))"
-    shown_help = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
+    heavy = ("torch", "numpy", "asyncio", "orjson", "jinja2", "h11", "ssl")
+    code = (
+        "import sys; from vsrv import cli; cli.main(['--help']); cli.main(['serve', '--help']); "
+        f"print(sorted(name for name in {heavy} if name in sys.modules))"
+    )
+    shown_help = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
     assert shown_help.endswith("[]\n")
     for option in OPTIONS:
         assert option.refused or f"{option.name}" in shown_help
     for words in (["bench", "--help"], ["config", "--help"], ["serve", "--help=network"], ["version"], []):
-        run = subprocess.run([sys.executable, "-m", "vsrv", *words], capture_output=True, text=True, timeout=30)
+        run = subprocess.run(
+            [sys.executable, "-m", "vsrv", *words], capture_output=True, text=True, timeout=30
+        )
         assert run.returncode == 0 and run.stdout, words
-    assert subprocess.run([sys.executable, "-m", "vsrv", "sevre"], capture_output=True, timeout=30).returncode == 2
+    assert (
+        subprocess.run([sys.executable, "-m", "vsrv", "sevre"], capture_output=True, timeout=30).returncode
+        == 2
+    )

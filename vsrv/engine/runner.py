@@ -14,7 +14,7 @@ from vsrv.engine.batch import Batch
 from vsrv.engine.sequence import Sequence
 from vsrv.kernels import Kernels
 from vsrv.messages import LogProbs
-from vsrv.models import Model
+from vsrv.models.decoder import Model
 
 _LOGIT_ROWS = 64  # prompt logprobs are computed in slices of so many rows: 64 x 152k floats are 39 MB
 
@@ -27,6 +27,10 @@ class Sampled:
     logprobs: dict[int, LogProbs]  # by row
 
 
+def _blocks(count: int, size: int) -> torch.Tensor:
+    return torch.zeros(count, size, dtype=torch.uint8)
+
+
 class ModelRunner:
     """Owned by the engine thread."""
 
@@ -37,8 +41,7 @@ class ModelRunner:
         sizes = kernels.kv_block_bytes(spec.num_kv_heads, spec.head_dim, model.dtype)
         # zeros are lazily touched pages: blocks that were never used take no memory, and no stranger's data can be read
         self._kv_cache = [
-            tuple(torch.zeros(num_blocks, size, dtype=torch.uint8) for size in sizes)
-            for _ in range(spec.num_layers)
+            (_blocks(num_blocks, sizes[0]), _blocks(num_blocks, sizes[1])) for _ in range(spec.num_layers)
         ]
         self.state = kernels.new_sampling_state(max_num_seqs, spec.vocab_size)
         self._last_token = torch.from_numpy(self.state.last_token)

@@ -165,7 +165,9 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
     folder = Path(config.model)
     front.send(Loading("config"))
     spec = models.read_spec(folder, config.hf_overrides)
-    front.send(Loading("kernels", detail="compiled once, then cached"))
+    front.send(
+        Loading("kernels", detail="(compiled for this processor at the first start, about 40 s; then cached)")
+    )
     ops = kernels.load(device, config.num_threads)
     if config.block_size not in (None, ops.block_size):
         raise ConfigError(

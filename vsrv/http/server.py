@@ -39,15 +39,14 @@ class HttpServer:
     async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Serve on a bound socket (TCP or Unix)."""
         loop = asyncio.get_running_loop()
-        extra = {"ssl_handshake_timeout": self.limits.head_timeout_s} if tls else {}
-        if sock.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(
-                lambda: HttpProtocol(self), sock=sock, ssl=tls, backlog=2048, **extra
-            )
-        else:
-            self._server = await loop.create_server(
-                lambda: HttpProtocol(self), sock=sock, ssl=tls, backlog=2048, **extra
-            )
+        listen = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        self._server = await listen(
+            lambda: HttpProtocol(self),
+            sock=sock,
+            ssl=tls,
+            backlog=2048,
+            ssl_handshake_timeout=self.limits.head_timeout_s if tls else None,
+        )
 
     async def drain(self, timeout_s: float) -> None:
         """Close idle connections, let running requests finish; new ones are still answered, with Connection: close."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from vsrv.errors import ConfigError, UnsupportedModelError
@@ -26,7 +27,7 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._file_of
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Any:
+    def tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         """The tensor `name`, checked against `shape`. Raises ConfigError naming it."""
         file = self._file_of.get(name)
         if file is None:
@@ -34,7 +35,7 @@ class Checkpoint:
         if file not in self._open:
             self._open.clear()  # one mapped file at a time bounds the resident memory
             self._open[file] = _open(self.folder / file)
-        tensor = self._open[file].get_tensor(name)
+        tensor: torch.Tensor = self._open[file].get_tensor(name)
         if tuple(tensor.shape) != shape:
             raise ConfigError(
                 f"{self.folder}: tensor {name} has shape {list(tensor.shape)}, config.json says {list(shape)}"
@@ -64,13 +65,15 @@ def _tensor_files(folder: Path) -> dict[str, str]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            table = json.loads(index.read_text())["weight_map"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            table = {
+                str(name): str(file) for name, file in json.loads(index.read_text())["weight_map"].items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"cannot read {index}: {error}") from error
         for file in set(table.values()):
             if "/" in file or "\\" in file:
                 raise ConfigError(f"{index} names the file {file!r} outside of the model folder")
-        return dict(table)
+        return table
     if (folder / "model.safetensors").is_file():
         names = _open(folder / "model.safetensors").keys()
         return {name: "model.safetensors" for name in names}

@@ -69,7 +69,7 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for inside a text."""
-        added = self._added.get(token_id)
+        added: bytes | None = self._added.get(token_id)
         if added is not None:
             return added
         token = self._tokenizer.id_to_token(token_id)
