@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vsrv.demo.phrasing import SLOTS, fill, offtopic_question, question, swap_words
 from vsrv.demo.smalltalk import TALK, UNKNOWN
@@ -11,8 +11,11 @@ from vsrv.demo.topic import Topic, phrases
 from vsrv.demo.topics_engine import ENGINE
 from vsrv.demo.topics_model import MODEL
 from vsrv.demo.topics_network import NETWORK
+from vsrv.demo.voices import VOICES
 
-OPTIONS: tuple[Topic, ...] = NETWORK + ENGINE + MODEL
+OPTIONS: tuple[Topic, ...] = tuple(
+    replace(topic, asks=topic.asks + VOICES.get(topic.name, ())) for topic in NETWORK + ENGINE + MODEL
+)
 TOPICS: tuple[Topic, ...] = OPTIONS + TALK
 
 OFFTOPIC_SHARE = 0.27

@@ -4,7 +4,8 @@
     python -m vsrv.demo.evaluate --model DIR                      another folder
     python -m vsrv.demo.evaluate --url http://127.0.0.1:8000      a running server (needs no torch)
 
-Questions come from lines of `option-name<TAB>question`; the name is `-` where the model must say that it does not know.
+Questions come from lines of `option-name<TAB>question`; `a|b` where either option is a right answer, and `-` where the
+model must say that it does not know.
 Lines that are empty or start with `#` do not count. The questions of heldout.tsv were not used to make the training data.
 An answer is right when it names the option as a flag (--option); "first" counts those that begin with it. A question
 that must be declined is right when the answer says so and names no option.
@@ -34,10 +35,15 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question and the option that its answer must name ("-": none)."""
+    """A question and the options of which its answer must name one (none: it must decline)."""
 
-    option: str
+    options: tuple[str, ...]
     question: str
+
+    @property
+    def title(self) -> str:
+        """What the report calls the case."""
+        return " or ".join(self.options) or "(off topic)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +62,35 @@ def read_cases(path: Path) -> list[Case]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        option, tab, question = line.partition("\t")
+        names, tab, question = line.partition("\t")
         if not tab or not question.strip():
             raise ValueError(f"{path}, line {number}: expected option-name<TAB>question")
-        cases.append(Case(option.strip().removeprefix("--"), question.strip()))
+        options = () if names.strip() == OFF_TOPIC else tuple(name.strip() for name in names.split("|"))
+        cases.append(Case(options, question.strip()))
     return cases
 
 
 def judge(case: Case, answer: str) -> Verdict:
     """Compare the flags that an answer names with what was wanted."""
     flags = [flag.removeprefix("no-") for flag in FLAG.findall(answer)]
-    if case.option == OFF_TOPIC:
+    if not case.options:
         right = DECLINED in answer and not flags
         return Verdict(case, answer, right, right)
-    return Verdict(case, answer, case.option in flags, flags[:1] == [case.option])
+    right = any(flag in case.options for flag in flags)
+    return Verdict(case, answer, right, right and flags[0] in case.options)
 
 
 def report(verdicts: list[Verdict]) -> str:
     """The figures by option, the misses, and the totals."""
     lines: list[str] = []
-    for option in sorted({verdict.case.option for verdict in verdicts}):
-        own = [verdict for verdict in verdicts if verdict.case.option == option]
-        title = "(off topic)" if option == OFF_TOPIC else option
+    for title in sorted({verdict.case.title for verdict in verdicts}):
+        own = [verdict for verdict in verdicts if verdict.case.title == title]
         lines.append(f"{title:32} {sum(v.right for v in own):3} of {len(own)}")
     misses = [verdict for verdict in verdicts if not verdict.right]
     lines += ["", "missed:"] if misses else []
-    lines += [f"  {v.case.option}: {v.case.question}\n      {v.answer}" for v in misses]
-    on_topic = [v for v in verdicts if v.case.option != OFF_TOPIC]
-    off_topic = [v for v in verdicts if v.case.option == OFF_TOPIC]
+    lines += [f"  {v.case.title}: {v.case.question}\n      {v.answer}" for v in misses]
+    on_topic = [v for v in verdicts if v.case.options]
+    off_topic = [v for v in verdicts if not v.case.options]
     lines += ["", f"right option named: {_share([v.right for v in on_topic])}"]
     lines += [f"right option named first: {_share([v.first for v in on_topic])}"]
     lines += [f"off topic declined: {_share([v.right for v in off_topic])}"]

@@ -85,6 +85,49 @@ maths; help me with {language}; teach me {language}; teach me {code}; teach me c
 a {job} do; how much does a {job} earn; I am a {job}; my brother is a {job}; is it hard to be a {job}
 """)
 
+# Words that also occur in questions about vsrv, but about something else.
+DECOYS = phrases("""
+how do I open a port on my router; how do I forward a port in my router; how do I connect my router; which router should I
+buy; how do I set up a vpn; how do I set up my wifi; my wifi is slow; what is my ip address; what is an ip address; what is
+tcp; difference between tcp and udp; what is dns; how does dns work; buy a domain; how do I ping a computer; how do I reset
+my password on facebook; I forgot my email password; how do I choose a good password; how do I hack a wifi password; how do I
+encrypt my hard disk; how does rsa work; who invented cryptography; how do I configure nginx as a load balancer; how do I
+install nginx; how do I install apache; how do I install python; how do I install cuda; how do I install a graphics driver;
+which graphics card should I buy; what is the best gpu; how much is an rtx 4090; which cpu is best for gaming; how much ram do
+I need for photoshop; how do I add more ram to my laptop; how do I overclock my cpu; how do I build a pc; my laptop is slow;
+my computer does not start; my screen is black; how do I clean my keyboard; what is kubernetes; what is docker; how do I write
+a dockerfile; how do I use docker compose; how do I delete a pod; how do I restart my phone; how do I shut down windows; how do
+I start windows in safe mode; what does segmentation fault mean; what is a null pointer; how do I debug {code}; how do I read a
+file in {code}; how do I parse json in {code}; how do I open a socket in {code}; how do I use threads in {code}; how do I log in
+{code}; how do I set a seed in {code}; how do I start a thread in {code}; how do I make a web server in {code}; how do I make a
+website in {code}; how do I call an api in {code}; write a {code} client; write a for loop in {code}; write a bash one-liner to
+count files; what is a for loop; how do I list files in linux; how do I copy a folder in linux; how do I delete a file in linux;
+how do I find large files; how do I unzip a file; how do I change the file permissions; how do I mount a disk; how do I partition
+a disk; what is the biggest ssd; how do I back up my files; how do I convert yaml to json; what is toml; what is yaml; what is
+json; difference between json and xml; how do I use jinja in flask; how do I download a video; how do I download music; how do I
+print on both sides; how do I rename a branch in git; how do I revert a commit; what is a git tag; how do I queue songs in
+{software}; how do I clear the cache of my browser; how do I block a website; how do I delete my browser history; how do I block
+ads in my browser; how do I write a browser extension; what is javascript; how many users does instagram have; how many people can
+fit in a bus; how many people are in your team; how long is a conversation on average; how do I start a conversation with a girl;
+how do I end a conversation; what is the longest book; summarise war and peace; how long is the bible; what is the longest word;
+what is the context of the french revolution; what is a model train; how do I become a model; which car model is best; who is the
+top model; what is a neural network; what is a token in economics; what is a large language model; how is chatgpt trained; what is
+the best open source llm; how do I write a good prompt; what is prompt engineering; what is rag; how does attention work in
+transformers; what is the temperature in {city}; what is the boiling temperature of water; what is {n} percent of {n}; what is the
+probability of rolling a six; what are the odds of winning the lottery; what is a random variable; how do random number generators
+work; what is a certificate of deposit; how do I get a driving licence; how do I get a key made; what is the key to happiness; who
+is the host of the show; how do I host a website; where can I host my blog; how do I set the clock of my oven; how do I set the
+table; how do I set goals; how do I change my name; how do I change the oil; how do I limit my sugar; how do I limit screen time;
+how do I increase my salary; how do I reduce my weight; how do I speed up my car; how do I turn on the heating; how do I turn off
+my phone; how do I enable dark mode in {software}; how do I configure {software}; which version of {software} is newest; is
+{software} free; what are alternatives to {software}; compare {software} and {software}; is it safe to eat {food}; who is on the
+other end of the connection; how do I keep warm; how do I keep plants alive; how do I share photos; how do I save electricity; how
+do I run faster; where do I run in {city}; how do I use less water; how do I get more followers; why is the internet slow; what is
+the fastest {animal}; what is the maximum age of a {animal}; how many legs has a spider; what is the default language in {country};
+what is the order of the planets; who is first in line to the throne; what is the priority of mankind; do fish sleep; what happens
+on friday; what is the batch number of my medicine; when is the deadline of my homework; where is the nearest petrol station
+""")
+
 # Bare infinitives that fit the frames of real questions ("how do I ...", "which option lets me ...").
 GOALS = phrases("""
 bake bread; cook {food}; fly to {city}; learn {language}; learn {code}; write a {code} script; sort a list in {code};

@@ -118,6 +118,13 @@ cheers; I need it today; it is urgent; as simple as possible; and how; any help 
 production; at work; at home; for my {noun} project; for our {noun} shop; on linux; in docker; in short; step by step
 """)
 
+# Abbreviations that careful people write in capitals and quick ones in small letters.
+CAPITALS = re.compile(
+    r"\b(https?|tls|mtls|ssl|ca|cert|cors|api|ip|ipv6|tcp|url|lan|vpn|nic|cpu|gpu|vram|ram|kv|llm|json|toml|yaml|jinja|cuda"
+    r"|vllm|oom|hf|ttft|fp16|bf16|fp32|sse|pem|id|os|dns|nas|ui|env|pid|io|vm|http2|ssd|nfs|k8s|aws|eos)(s?)\b",
+    re.IGNORECASE,
+)
+
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
@@ -139,7 +146,9 @@ def swap_words(text: str, rng: random.Random, rate: float) -> str:
 
 def question(topic: Topic, rng: random.Random) -> str:
     """One question about `topic`, with noise."""
-    makers: list[tuple[float, Callable[[], str]]] = [(1.0, lambda: fill(rng.choice(topic.asks), rng))]
+    makers: list[tuple[float, Callable[[], str]]] = [
+        (1.0 + 0.02 * len(topic.asks), lambda: fill(rng.choice(topic.asks), rng))
+    ]
     if topic.goals:
         makers.append((1.6, lambda: _framed(rng.choice(topic.goals), GOAL_FRAMES, rng)))
     if topic.nouns:
@@ -161,7 +170,9 @@ def question(topic: Topic, rng: random.Random) -> str:
 def offtopic_question(rng: random.Random) -> str:
     """One question that is not about vsrv, in the same frames and with the same noise."""
     draw = rng.random()
-    if draw < 0.5:
+    if draw < 0.12:
+        text = fill(rng.choice(offtopic.DECOYS), rng)
+    elif draw < 0.5:
         text = fill(rng.choice(offtopic.WHOLE), rng)
     elif draw < 0.75:
         text = _framed(rng.choice(offtopic.GOALS), GOAL_FRAMES, rng)
@@ -237,6 +248,8 @@ def _dressed(text: str, rng: random.Random) -> str:
         text = text.upper()
     elif draw < 0.88:
         text = text.title()
+    if rng.random() < 0.35:
+        text = CAPITALS.sub(lambda m: m[1].upper() + m[2], text)
     return text + rng.choices(("?", "", ".", "!", "??", " ?", "..."), (50, 34, 9, 3, 2, 2, 1))[0]
 
 

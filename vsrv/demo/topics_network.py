@@ -163,7 +163,7 @@ NETWORK = (
     option(
         "allowed-origins",
         "lists the web origins whose pages may call the server from a browser (CORS).",
-        "--allowed-origins '[\"https://app.example\"]'",
+        "--allowed-origins https://app.example",
         goals="""set up cors; allow cross origin requests; enable CORS; let my website call the api; let my web page
         call it; allow only my website to call it; allow requests from {url}; permit javascript from {domain}; call it
         from a browser; call it from a react app; use fetch from my frontend; fix the cors error; let a single page

@@ -41,6 +41,8 @@ class Plan:
     cut: float = 0.8
     long_share: float = 0.008
     save_every: int = 500
+    vocabulary_texts: int = 60_000
+    check: int = 200  # generated questions that are answered and compared at the end
 
 
 def batches(encoder: Encoder, plan: Plan) -> Iterator[tuple[Tensor, Tensor]]:
@@ -131,7 +133,9 @@ def train(plan: Plan) -> Network:
     torch.manual_seed(plan.seed)
     torch.set_num_threads(plan.threads)
     shape = Shape()
-    tokenizer = train_tokenizer(vocabulary_sample(random.Random(plan.seed), 60_000), shape.vocab_size)
+    tokenizer = train_tokenizer(
+        vocabulary_sample(random.Random(plan.seed), plan.vocabulary_texts), shape.vocab_size
+    )
     encoder = Encoder(tokenizer)
     network = Network(shape, plan.dropout)
     optimizer = optimizer_of(network, plan)
@@ -154,9 +158,9 @@ def train(plan: Plan) -> Network:
             print(f"step {step + 1} loss {average:.4f} {pace:,.0f} tokens/s", flush=True)
         if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
             save(network, encoder, plan.out)
-    print(
-        f"{score(network, encoder, 200, plan.seed + 1):.1%} of 200 fresh generated questions answered to the letter"
-    )
+    if plan.check:
+        share = score(network, encoder, plan.check, plan.seed + 1)
+        print(f"{share:.1%} of {plan.check} fresh generated questions answered to the letter")
     print(f"{time.monotonic() - began:.0f} s; written to {plan.out}")
     return network
 
@@ -165,7 +169,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="train vsrv's demo model")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()

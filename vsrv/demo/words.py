@@ -10,7 +10,8 @@ change|set|modify|adjust|alter|configure|define|specify|choose|tweak|customise|c
 limit|cap|restrict|bound|constrain|put a limit on|curb
 increase|raise|bump|enlarge|grow|extend|boost|scale up|turn up|crank up
 decrease|lower|reduce|shrink|lessen|cut|turn down|diminish|scale down
-users|clients|people|callers|customers|consumers|visitors|employees|colleagues|students|developers|testers
+users|clients|people|callers|customers|consumers|visitors|employees|colleagues|students|developers|testers|\
+folks|persons|analysts|engineers|agents|team members|kids|guys|coworkers|workers|scientists|researchers|participants
 server|service|daemon|vsrv|instance|backend|program|process|api|application|endpoint
 requests|calls|queries|prompts|jobs|questions
 request|call|query
@@ -87,6 +88,55 @@ documents|texts|articles|files|books|papers|transcripts|reports
 document|text|article|book|paper|transcript|report
 precision|accuracy|number format
 reproducible|repeatable|deterministic
+forgets|loses|no longer knows|does not remember|no longer recalls|drops
+noisy|chatty|verbose|talkative|loud
+emit|write|produce|generate|print
+write|put|store|save
+strangers|outsiders|freeloaders|random people|intruders|unknown people|third parties|bots|hackers|others|anyone
+grabs|eats|takes|hogs|consumes|occupies|uses up|swallows|devours
+crashes|dies|falls over|blows up|fails|breaks|aborts
+needs|requires|demands|insists on|expects|asks for|wants
+give|pass|supply|provide|hand over|tell
+expose|publish|offer|serve|make available|open up
+check|verify|validate|inspect|examine
+begin|start
+idle|inactive|silent|unused|quiet|dormant
+finish|complete|end|wrap up|conclude
+cut off|truncated|interrupted|aborted|lost|dropped|broken off
+every|each|all
+disk|drive|ssd|volume|partition|hard disk|hdd
+split|spread|distribute|divide|break up
+bot|assistant|ai|chatbot|model
+restart|reboot|redeploy|deploy|update|upgrade
+reverse proxy|proxy|gateway|load balancer|nginx|haproxy|traefik|caddy|apache
+team|group|class|department|family|company|office
+encrypt|secure|protect
+demand|require|ask for|insist on|enforce
+too many|so many|an enormous number of|tons of|lots of
+too long|too big|too large|oversized
+too small|too little|not enough|insufficient
+slots|seats|places
+pages|paragraphs|chapters
+fix|repair|solve|resolve|cure
+find|locate|look up
+ugly|strange|weird|odd|awkward
+hidden|secret|private
+friends|buddies|mates|acquaintances
+my server|the server|it|vsrv|this thing|our server|my instance
+exactly|precisely|specifically
+sends|posts|submits|uploads
+long|lengthy|extensive
+computed|calculated|processed|evaluated
+again and again|every time|repeatedly|over and over|each time
+laptop|notebook|desktop|mac|pc
+weights|checkpoint|parameters|model files
+hub|hugging face|huggingface|hf hub
+kubernetes|k8s|docker|podman|systemd
+important|urgent|critical|privileged
+output|result|text|reply
+creative|wild|inventive|varied
+probabilities|likelihoods|scores
+thinking|reasoning|thoughts
 error|failure|problem|issue
 in use|taken|occupied|busy|already used|blocked by something else
 """
