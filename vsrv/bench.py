@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import ssl
 import sys
@@ -52,13 +53,17 @@ class Target:
         self.prefix = parts.path.rstrip("/").removesuffix("/v1")
         self._key = options.api_key
 
+    @property
+    def name(self) -> str:
+        return f"{self.host}:{self.port}"
+
     async def send(
         self, method: str, path: str, body: bytes | None
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls, limit=1 << 22)
         lines = [
             f"{method} {self.prefix}{path} HTTP/1.1",
-            f"Host: {self.host}:{self.port}",
+            f"Host: {self.name}",
             "Connection: close",
         ]
         if self._key:
@@ -69,8 +74,11 @@ class Target:
         return reader, writer
 
     async def whole(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Status and body of a small answer."""
-        reader, writer = await self.send(method, path, body)
+        """Status and body of a small answer. Raises ConfigError if nobody answers."""
+        try:
+            reader, writer = await self.send(method, path, body)
+        except OSError as error:
+            raise ConfigError(f"no server answers at {self.name} ({error}); check --url") from None
         try:
             head, _, rest = (await reader.read(-1)).partition(b"\r\n\r\n")
         finally:
@@ -136,11 +144,16 @@ async def request(target: Target, path: str, body: bytes) -> Sample:
         try:
             status_line = await reader.readline()
             sample.status = int(status_line.split(b" ", 2)[1])
+            finished = False
             async for line in reader:
                 if line.startswith(b"data: {"):
                     _note(sample, line, time.perf_counter() - began)
+                elif line.startswith(b"data: [DONE]"):
+                    finished = True
                 elif sample.status != 200 and line.startswith(b"{"):
                     sample.error = line.decode(errors="replace")[:200]
+            if sample.status == 200 and not finished and not sample.error:
+                sample.error = "the stream ended early"
         finally:
             writer.close()
     except (OSError, ValueError, IndexError, asyncio.IncompleteReadError) as error:
@@ -176,7 +189,7 @@ async def measure(options: BenchOptions) -> dict[str, Any]:
     for _ in range(options.warmup):
         warm = await request(target, path, prompts.body(model))
         if warm.error:
-            raise ConfigError(f"the server refused the warm-up request: {warm.error}")
+            raise ConfigError(f"the warm-up request to {target.name} failed: {warm.error}")
     samples: list[Sample] = []
     began = time.perf_counter()
     try:
@@ -212,12 +225,7 @@ async def _run(
 
 
 async def _first_model(target: Target) -> str:
-    try:
-        status, body = await target.whole("GET", "/v1/models")
-    except OSError as error:
-        raise ConfigError(
-            f"no server answers at {target.host}:{target.port} ({error}); check --url"
-        ) from None
+    status, body = await target.whole("GET", "/v1/models")
     if status != 200:
         raise ConfigError(
             f"GET /v1/models answered {status}: {body[:200].decode(errors='replace')}; is --api-key right?"
@@ -269,8 +277,7 @@ def summary(options: BenchOptions, model: str, samples: list[Sample], wall_s: fl
 
 def percentile(values: list[float], q: float) -> float:
     """Nearest-rank percentile of a non-empty list."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(q / 100 * len(ordered) + 0.5) - 1))]
+    return sorted(values)[max(1, math.ceil(q * len(values) / 100)) - 1]
 
 
 def _spread(seconds: list[float]) -> dict[str, float] | None:
@@ -312,6 +319,8 @@ def run(options: BenchOptions) -> int:
         raise ConfigError(
             "--concurrency, --num-requests, --prompt-tokens and --output-tokens must be at least 1"
         )
+    if options.request_rate is not None and options.request_rate <= 0:
+        raise ConfigError("--request-rate must be above 0")
     figures = asyncio.run(measure(options))
     print(table(figures))
     if options.json_path:

@@ -40,6 +40,7 @@ from vsrv.messages import (
 
 _SOCKET_BYTES = 4 << 20
 _LOADING_RETRY_S = 2.0
+_LINE_BYTES = 64 * 1024  # a longer line of the engine's stderr is passed on in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +145,16 @@ class EngineClient(asyncio.Protocol):
 
     async def stop(self, grace_s: float = 2.0) -> None:
         """End the process: asked first, killed if it does not listen."""
-        self._stopping = True
         process = self._process
         if process is None:
             return
         if self._transport is not None and not self._transport.is_closing():
+            self._stopping = True  # not before: how an engine ended that died is still to be told
             self._send(Stop())
         try:
             await asyncio.wait_for(process.wait(), grace_s)
         except TimeoutError:
+            self._stopping = True
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGKILL)
         await self._watch_task
@@ -247,8 +249,15 @@ class EngineClient(asyncio.Protocol):
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Pass the engine's stderr on, then note its end."""
         assert process.stderr is not None
-        while line := await process.stderr.readline():
-            self._on_line(line.decode(errors="replace").rstrip())
+        rest = b""
+        while data := await process.stderr.read(_LINE_BYTES):
+            *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > _LINE_BYTES:  # readline() would give up here and leave the engine with a full pipe
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self._on_line(line.decode(errors="replace").rstrip())
+        if rest:
+            self._on_line(rest.decode(errors="replace").rstrip())
         status = await process.wait()
         if status != 0 and not self._stopping and self.failure is None:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -106,16 +106,16 @@ def is_complete(folder: Path) -> bool:
 
 def progress_class(model: str, progress: Callable[[str], None]) -> type:
     """A stand-in for tqdm that reports lines, every few seconds and at the end: bars belong on terminals, not in logs."""
-    from tqdm.auto import tqdm
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     shown: dict[str, Any] = {"text": "", "at": time.monotonic()}
 
-    class Lines(tqdm):  # type: ignore[misc]
+    class Lines(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             self._in_bytes = options.get("unit") == "B"
             self._done = float(options.get("initial") or 0)
             options["disable"] = True  # draws nothing, keeps `total`
-            super().__init__(*arguments, **options)
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> None:
             self._done += n or 0

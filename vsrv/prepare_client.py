@@ -40,6 +40,7 @@ class PrepareClient:
         self._writer: asyncio.StreamWriter | None = None
         self._number = 0
         self._tasks: set[asyncio.Task[bytes]] = set()
+        self._stopping = False
 
     async def start(self) -> None:
         """Start the child, so that its imports run beside the engine's loading."""
@@ -69,7 +70,12 @@ class PrepareClient:
         return Prepared.from_frame(await asyncio.shield(task))
 
     async def stop(self) -> None:
+        """End the child for good; requests that wait for it get an error."""
+        self._stopping = True
         await self._kill()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._kill()  # one that was just being started
 
     def _forget(self, task: asyncio.Task[bytes]) -> None:
         self._tasks.discard(task)
@@ -78,6 +84,8 @@ class PrepareClient:
 
     async def _locked_exchange(self, dialect: str, body: bytes) -> bytes:
         async with self._lock:
+            if self._stopping:
+                raise UserError(503, "prepare_failed", "the server is shutting down", None, 1.0)
             if self._process is None:
                 await self.start()
                 await self._init()
@@ -99,6 +107,8 @@ class PrepareClient:
                 ) from None
 
     async def _restart(self, why: str) -> None:
+        if self._stopping:
+            return
         self._on_line(f"restarting the prepare child: {why}")
         await self._kill()
         await self.start()

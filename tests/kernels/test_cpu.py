@@ -56,6 +56,23 @@ def test_linear_gives_the_same_bits_in_any_batch(kernels: Kernels, dtype: str) -
         assert torch.equal(part, whole[start:end])
 
 
+def test_a_misplaced_kv_cache_is_refused(kernels: Kernels) -> None:
+    """Aligned loads would end the process with signal 11."""
+    heads = HeadShape(1, 1, 32, 1.0)
+    size = kernels.kv_block_bytes(1, 32, "bfloat16")[0]
+    memory = torch.zeros(2 * size + 128, dtype=torch.uint8)
+    start = -memory.data_ptr() % 64
+    good, bad = (memory[at : at + 2 * size].view(2, size) for at in (start, start + 16))
+    one = torch.zeros(2, dtype=torch.int32)
+    meta = AttentionMetadata(
+        one[:1], one[:1], one[:1].view(1, 1), torch.arange(2, dtype=torch.int32), one[:1] + 1, 1, 1
+    )
+    qkv, out = torch.zeros(1, 96), torch.zeros(1, 32)
+    kernels.attention(qkv, (good, good), meta, heads, "bfloat16", out)
+    with pytest.raises(ValueError, match="64-byte"):
+        kernels.attention(qkv, (good, bad), meta, heads, "bfloat16", out)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_embedding_reads_the_packed_rows(kernels: Kernels, dtype: str) -> None:
     weight = rounded(np.random.default_rng(0).normal(size=(70, 40)).astype(np.float32), dtype)

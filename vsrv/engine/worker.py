@@ -165,8 +165,9 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
     folder = Path(config.model)
     front.send(Loading("config"))
     spec = models.read_spec(folder, config.hf_overrides)
+    cached = any(Path(kernels.__file__).parent.rglob("*.nbi"))
     front.send(
-        Loading("kernels", detail="(compiled for this processor at the first start, about 40 s; then cached)")
+        Loading("kernels", detail="" if cached else "(compiling them for this processor: once, about a minute)")
     )
     ops = kernels.load(device, config.num_threads)
     if config.block_size not in (None, ops.block_size):

@@ -37,6 +37,8 @@ class Detokenizer:
         """New ids → (text that may be sent, number of ids used). Fewer are used when a stop string is complete."""
         used = 0
         sent: list[str] = []
+        if self.stopped is not None:
+            return "", 0
         for token_id in token_ids:
             used += 1
             self.num_tokens += 1
@@ -69,7 +71,7 @@ class Detokenizer:
             out = self._held[: start + len(stop) if self._options.include_stop else start]
             self._held = ""
             return out
-        keep = _unfinished(self._held, stops)
+        keep = _unfinished(self._held[self._searchable :], stops)
         out = self._held[: len(self._held) - keep]
         self._held = self._held[len(out) :]
         self._searchable = max(0, self._searchable - len(out))

@@ -39,15 +39,22 @@ def load_template_source(folder: Path, override: str | None) -> str | None:
         if path is not None:
             if not path.is_file():
                 raise ConfigError(f"--chat-template {override}: no such file")
-            return path.read_text()
+            return _read(path)
         return override
     if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text()
+        return _read(folder / "chat_template.jinja")
     config = tokenizer_config(folder)
     source = config.get("chat_template")
     if isinstance(source, list):  # named variants: the one called default is for chat
         source = next((entry.get("template") for entry in source if entry.get("name") == "default"), None)
     return source if isinstance(source, str) else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
 
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -81,7 +88,7 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         try:
             self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, SyntaxError, RecursionError) as error:
             raise ConfigError(f"the chat template does not compile: {error}") from None
         self._tokens = {
             name: text
@@ -106,7 +113,15 @@ class ChatTemplate:
                         "messages",
                     )
                 parts.append(part)
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             reason = (
                 str(error)
                 if isinstance(error, jinja2.TemplateRuntimeError)

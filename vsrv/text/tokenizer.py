@@ -13,6 +13,7 @@ import tokenizers
 from vsrv.errors import ConfigError
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPACE = "\u2581".encode()  # sentencepiece's sign for a space
 
 
 class Tokenizer:
@@ -31,9 +32,14 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         table = json.loads(path.read_text())
-        self.special: dict[str, int] = {t["content"]: t["id"] for t in table["added_tokens"] if t["special"]}
+        added = table.get("added_tokens") or []
+        self.special: dict[str, int] = {t["content"]: t["id"] for t in added if t["special"]}
         self.special_ids = frozenset(self.special.values())
-        self._added = {t["id"]: t["content"].encode() for t in table["added_tokens"]}
+        self._added = {t["id"]: t["content"].encode() for t in added}
+        self._folds = self._tokenizer.normalizer is not None and any(
+            t["special"] and t["normalized"] for t in added
+        )
+        self._unknown = self.token_to_id(str(table["model"].get("unk_token")))
         self._style = _decoder_style(table.get("decoder"))
         self._byte_of = _byte_alphabet()
         self.vocab_size: int = self._tokenizer.get_vocab_size()
@@ -55,8 +61,17 @@ class Tokenizer:
     def mark_special(self, text: str, mark: str) -> str:
         """Put `mark` behind the first character of every control token spelled in `text`."""
         for spelled in self.special:
-            if spelled in text:
+            while len(spelled) > 1 and spelled in text:  # again: occurrences may overlap
                 text = text.replace(spelled, spelled[:1] + mark + spelled[1:])
+        if self._folds:  # a normalizer makes control tokens of other spellings too
+            text = mark.join(self._cut(piece, mark) for piece in text.split(mark))
+        return text
+
+    def _cut(self, text: str, mark: str) -> str:
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        for token_id, (start, end) in zip(reversed(found.ids), reversed(found.offsets), strict=True):
+            if token_id in self.special_ids and token_id != self._unknown:
+                text = text[:start] + mark.join(text[start:end]) + text[end:]
         return text
 
     def token_to_id(self, token: str) -> int | None:
@@ -71,7 +86,7 @@ class Tokenizer:
         """The bytes that a token stands for inside a text."""
         added: bytes | None = self._added.get(token_id)
         if added is not None:
-            return added
+            return added.replace(_SPACE, b" ") if self._style == "pieces" else added
         token = self._tokenizer.id_to_token(token_id)
         if token is None:
             return b""

@@ -21,6 +21,7 @@ from vsrv.kernels.interface import AttentionMetadata, HeadShape, Kernels, Packed
 
 _DTYPES = {"bfloat16": BFLOAT16, "float16": FLOAT16, "float32": FLOAT32}
 _ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
+_LINE_BYTES = 64
 _SERIAL_WORK = 100_000  # multiply-adds, or four times the elements of a row-wise job
 
 
@@ -37,6 +38,13 @@ def _aligned(num_bytes: int) -> Any:
     raw = np.empty(num_bytes + 4096, np.uint8)
     start = -raw.ctypes.data % 4096
     return raw[start : start + num_bytes]
+
+
+def _check_cache(k_cache: Any, v_cache: Any) -> None:
+    """Blocks are read with aligned vector loads: a misplaced cache would end the process, not the step."""
+    places = k_cache.data_ptr() | v_cache.data_ptr() | k_cache.stride()[0] | v_cache.stride()[0]
+    if places % _LINE_BYTES:
+        raise ValueError(f"KV blocks must lie on {_LINE_BYTES}-byte boundaries")
 
 
 class CpuOperations:
@@ -164,6 +172,7 @@ class CpuOperations:
         """norms: (q weight or None, k weight or None, eps); cache: this layer's K and V, uint8 [blocks, bytes]."""
         q_norm, k_norm, eps = norms
         k_cache, v_cache = cache
+        _check_cache(k_cache, v_cache)
         values = (
             qkv.data_ptr(),
             qkv.stride()[0] * 4,
@@ -196,6 +205,7 @@ class CpuOperations:
         out: Any,
     ) -> None:
         k_cache, v_cache = cache
+        _check_cache(k_cache, v_cache)
         tables = meta.block_tables
         values = (
             qkv.data_ptr(),

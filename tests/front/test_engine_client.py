@@ -1,0 +1,249 @@
+"""EngineClient against a scripted engine process: streams, health, aborts, and every way in which the process can end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import textwrap
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vsrv.config import EngineConfig
+from vsrv.engine_client import EngineClient, TokenStream
+from vsrv.errors import EngineError
+from vsrv.messages import Abort, Beat, SamplingParams
+
+PRELUDE = f"""
+import os, signal, socket, sys, time
+from array import array
+sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
+from vsrv.messages import *
+sock = socket.socket(fileno=int(sys.argv[-1]))
+reader, waiting = FrameReader(), []
+STOP, READY = FinishReason.STOP, Ready(150, 512, 4, 64, 32, 10, 20, "float32", "cpu", "Scripted")
+def take(kind):
+    while not (found := [i for i, frame in enumerate(waiting) if isinstance(frame, kind)]):
+        data = sock.recv(1 << 16) or sys.exit(0)
+        waiting.extend(reader.feed(data))
+    return waiting.pop(found[0])
+def send(*frames): sock.sendall(b"".join(map(encode, frames)))
+def output(seq_id, *ids, end=FinishReason.NONE): return TokenOutput(seq_id, array("I", ids), end)
+hello = take(Hello)
+"""
+Play = Callable[..., list[str]]
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Run a scenario with a client whose engine is `script`; the lines that this wrote to stderr."""
+    program = tmp_path / "engine.py"
+    monkeypatch.setattr("vsrv.engine_client.child_command", lambda name: [sys.executable, str(program), name])
+
+    def played(script: str, scenario: Callable[[EngineClient], Any], ready: bool = True) -> list[str]:
+        around = "send(READY)\n{}\ntake(Stop)" if ready else "{}"
+        program.write_text(PRELUDE + around.format(textwrap.dedent(script)))
+        lines: list[str] = []
+
+        async def main() -> None:
+            client = EngineClient(30.0, lines.append)
+            await client.stop()  # nothing to stop yet
+            await client.start(EngineConfig("some/model"))
+            try:
+                await until(lambda: client.became_ready.is_set() or not ready)
+                await asyncio.wait_for(scenario(client), 60)
+            finally:
+                await client.stop()
+
+        asyncio.run(main())
+        gc.collect()  # a transport that was left open speaks up here
+        return lines
+
+    return played
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+async def ids_of(stream: TokenStream) -> list[int]:
+    return [token async for item in stream for token in item.token_ids]
+
+
+def submit(client: EngineClient, *ids: int) -> TokenStream:
+    return client.submit(array("I", ids), SamplingParams(max_tokens=4), priority=7)
+
+
+def test_from_loading_to_ready_to_its_end(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        await until(lambda: client.loading.phase == "weights")
+        assert (client.health().state, client.health().fraction) == ("loading", 0.5)
+        assert client.loading.detail == "some/model", "the configuration did not arrive"
+        with pytest.raises(EngineError) as refused:
+            submit(client, 1)
+        assert refused.value.code == "model_loading" and refused.value.retry_after_s
+        client._send(Abort(0))  # go on
+        await client.became_ready.wait()
+        assert client.health().state == "ready" and client.ready and client.ready.vocab_size == 150
+        client.draining = True
+        assert client.health().state == "draining"
+        await client.stop()
+        assert client.health().state == "dead"
+        with pytest.raises(EngineError) as refused:
+            submit(client, 1)
+        assert refused.value.code == "engine_dead"
+
+    script = """
+        send(Loading("weights", 0.5, hello.config["model"]))
+        take(Abort), send(READY), take(Stop)
+    """
+    assert play(script, scenario, False) == [], "an engine that was stopped is no news"
+
+
+def test_streams_are_demultiplexed_in_any_cut(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        a, b, c, bad = [submit(client, n, n + 1) for n in (10, 20, 30, 99)]
+        assert client.num_streams == 4
+        with pytest.raises(EngineError, match="no such token"):
+            await ids_of(bad)
+        assert await asyncio.gather(*map(ids_of, (a, b, c))) == [[10, 11, 1], [20, 21, 2, 7], [30, 31]]
+        assert client.num_streams == 0 and a.finished and client.health().state == "ready"
+
+    script = """
+        a, b, c, bad = [take(Generate) for _ in range(4)]
+        frames = [Step(tuple(output(g.seq_id, *g.prompt_token_ids[:1]) for g in (c, a, b))),
+                  Failed(bad.seq_id, "invalid_token_id", "no such token"),
+                  Step(tuple(output(g.seq_id, *g.prompt_token_ids[1:]) for g in (b, c, a))),
+                  Step((output(b.seq_id, 2, b.priority, end=STOP), output(c.seq_id, end=STOP),
+                        output(a.seq_id, 1, end=FinishReason.LENGTH)))]
+        for byte in b"".join(map(encode, frames)):
+            sock.send(bytes([byte]))
+    """
+    play(script, scenario)
+
+
+def test_late_frames_of_an_aborted_sequence_reach_nobody(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        gone, kept = submit(client, 1), submit(client, 2)
+        assert list((await anext(gone)).token_ids) == [5]
+        gone.abort()
+        gone.abort()
+        assert client.num_streams == 1 and await ids_of(kept) == [6, 9]
+        kept.abort()  # after its end: nothing is sent
+        assert await ids_of(submit(client, 3)) == [3, 1], "the second token counts Abort frames"
+        assert not gone.finished, "a frame for an aborted sequence was delivered"
+
+    script = """
+        a, b = take(Generate), take(Generate)
+        send(Step((output(a.seq_id, 5),)))
+        assert take(Abort).seq_id == a.seq_id
+        send(Step((output(a.seq_id, 77), output(b.seq_id, 6))), Failed(a.seq_id, "late", "late"))
+        send(Step((output(a.seq_id, end=FinishReason.ABORT), output(b.seq_id, 9, end=STOP))))
+        c, aborts = take(Generate), 1 + sum(isinstance(frame, Abort) for frame in waiting)
+        send(Step((output(c.seq_id, c.seq_id, aborts, end=STOP),)))
+    """
+    play(script, scenario)
+
+
+def test_a_stall_is_requests_without_steps(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("vsrv.engine_client.time", clock)
+
+    async def scenario(client: EngineClient) -> None:
+        async def beaten(step: int, waiting: int) -> str:
+            """State at the next Beat, which is sent when a Generate comes."""
+            submit(client, 2).abort()
+            await until(lambda: client.beat == Beat(step, 1, waiting, 0.5, {"x": 1.0}))
+            return client.health().state
+
+        clock.now += 1000
+        stream = submit(client, 1)
+        assert client.health().state == "ready", "an idle engine makes no steps"
+        assert await beaten(5, 1) == "ready"
+        clock.now += 31
+        assert client.health().state == "stalled" and "31 s" in client.health().reason
+        assert await beaten(5, 2) == "stalled", "a heart beats without a step"
+        assert await beaten(6, 2) == "ready"
+        clock.now += 31
+        stream.abort()
+        assert client.health().state == "ready"
+
+    script = """
+        for step, count in ((0, 0), (5, 1), (5, 2), (6, 2)):
+            take(Generate), send(Beat(step, 1, count, 0.5, {"x": 1.0}))
+    """
+    play(script, scenario)
+
+
+@pytest.mark.parametrize("death", ["exit status 3", "signal 9"])
+def test_an_engine_that_dies_fails_every_stream(play: Play, death: str) -> None:
+    async def scenario(client: EngineClient) -> None:
+        for stream in [submit(client, 1), submit(client, 2)]:
+            assert list((await anext(stream)).token_ids) == [stream.seq_id]  # what came before is not lost
+            with pytest.raises(EngineError) as failed:
+                await anext(stream)
+            assert failed.value.code == "engine_dead" and failed.value.retry_after_s
+        assert client.num_streams == 0
+
+    script = f"""
+        a, b = take(Generate), take(Generate)
+        send(Step((output(a.seq_id, a.seq_id), output(b.seq_id, b.seq_id))))
+        os.write(2, b"last words")
+        os._exit(3) if {death!r} == "exit status 3" else os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert play(script, scenario) == ["last words", f"the engine process ended with {death}"]
+
+
+MALFORMED = {
+    "another protocol version": b"\x02\0\0\0\x63\x06",
+    "longer than any frame": b"\xff\xff\xff\xff\x01\x06",
+    "a Step that promises five outputs": b"\x06\0\0\0\x01\x06\x05\0\0\0",
+    "a Step with a byte too many": b"\x07\0\0\0\x01\x06\0\0\0\0!",
+}
+
+
+@pytest.mark.parametrize("sent", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_frame_ends_the_connection(play: Play, sent: bytes) -> None:
+    async def scenario(client: EngineClient) -> None:
+        with pytest.raises(EngineError) as failed:
+            await ids_of(submit(client, 1))
+        assert failed.value.code == "engine_dead" and client.health().state == "dead"
+
+    assert "malformed frame" in play(f"take(Generate)\nsock.sendall({sent!r})", scenario)[0]
+
+
+def test_a_configuration_error_is_told_once(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        await client.ended.wait()
+        assert client.failure == "--dtype int3: no"
+
+    assert play('send(Failed(0, "config", "--dtype int3: no"))\nsys.exit(78)', scenario, False) == []
+
+
+def test_stop_kills_an_engine_that_does_not_listen(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        await until(lambda: client.loading.phase == "deaf")
+        await client.stop(grace_s=0.2)
+        assert client.ended.is_set()
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(client.loading.detail), 0)
+
+    assert play('send(Loading("deaf", 0.0, str(os.getpid())))\ntime.sleep(1000)', scenario, False) == []
+
+
+def test_whatever_the_engine_writes_to_stderr_arrives(play: Play) -> None:
+    script = r"""
+        os.write(2, b"first\r\n\nnot \xff UTF-8\n")
+        sys.stderr.write("long" * 100_000 + "\nafter it\nno end")
+        sys.stderr.flush()
+    """
+    lines = play(script, lambda client: client.became_ready.wait())
+    assert lines[:3] == ["first", "", "not \ufffd UTF-8"] and lines[-2:] == ["after it", "no end"]
+    assert "".join(lines[3:-2]) == "long" * 100_000
