@@ -6,7 +6,7 @@
 
 The bytes depend only on the sources, the Python minor version and SOURCE_DATE_EPOCH (else the commit time, else 1980):
 names are sorted, times and modes fixed. Each module also goes in as an unchecked-hash .pyc, which saves about 0.1 s of
-compiling at every start; kernels do not, because numba must see real source files (`vsrv.boot.prepare_kernels`).
+compiling at every start; kernels do not, because numba must see real source files (`vsrv.boot.private_copy`).
 Model weights are STORED, so that they can be mapped in place.
 """
 

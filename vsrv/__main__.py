@@ -20,7 +20,6 @@ def main() -> int:
 
 def _child(name: str, fd: int) -> int:
     if name == "_engine":
-        boot.prepare_kernels()
         from vsrv.engine import worker
 
         return worker.main(fd)

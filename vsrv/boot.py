@@ -117,31 +117,30 @@ def _private_dir(path: Path) -> Path:
     return path
 
 
-def prepare_kernels() -> None:
-    """Give numba a private, writable place for compiled kernels, before `vsrv.kernels` is imported.
+def private_copy(folder: str) -> Path:
+    """A private folder that holds a copy of package folder `folder` ("kernels/cpu") under its last name, for numba to compile from.
 
     numba keeps its cache beside the source file, refuses sources in an archive, and looks at the time stamp of one file only although
-    a kernel is compiled from several. Therefore the sources are always taken from a copy under `cache_dir()/kernels-<sha256>`:
-    the hash covers names, contents and the Python version, so another text never meets an old cache.
+    a kernel is compiled from several. Therefore such sources are always taken from a copy below `cache_dir()`, named after a hash
+    of names, contents and the Python version, so that another text never meets an old cache.
     """
-    files = _kernel_files()
+    files = _sources(folder)
     digest = hashlib.sha256(sys.version.encode())
     for name, data in files:
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    import vsrv
-
-    vsrv.__path__.insert(0, str(_unpacked(files, f"kernels-{digest.hexdigest()[:32]}")))
+    return _unpacked(files, f"{folder.replace('/', '-')}-{digest.hexdigest()[:32]}")
 
 
-def _kernel_files() -> list[tuple[str, bytes]]:
-    """Every Python source below vsrv/kernels as (path relative to vsrv/, bytes), sorted."""
-    path = archive()
+def _sources(folder: str) -> list[tuple[str, bytes]]:
+    """Every Python source below vsrv/`folder` as (path relative to the folder's parent, bytes), sorted."""
+    path, parent = archive(), folder.rpartition("/")[0]
     if path is None:
         root = Path(__file__).parent
-        return sorted((str(f.relative_to(root)), f.read_bytes()) for f in (root / "kernels").rglob("*.py"))
+        found = (root / folder).rglob("*.py")
+        return sorted((str(f.relative_to(root / parent)), f.read_bytes()) for f in found)
     with zipfile.ZipFile(path) as zipped:
-        names = [n for n in zipped.namelist() if n.startswith("vsrv/kernels/") and n.endswith(".py")]
-        return sorted((n.removeprefix("vsrv/"), zipped.read(n)) for n in names)
+        names = [n for n in zipped.namelist() if n.startswith(f"vsrv/{folder}/") and n.endswith(".py")]
+        return sorted((n.removeprefix(f"vsrv/{parent}/"), zipped.read(n)) for n in names)
 
 
 def unpack_package_folder(folder: str) -> Path:

@@ -239,4 +239,4 @@ def test_the_archive_serves(tmp_path: Path) -> None:
             assert status == 200 and answer["object"] == "text_completion"
         finally:
             assert server.stop() == 0
-    assert list((tmp_path / "cache").glob("kernels-*/kernels/**/*.nbc"))
+    assert list((tmp_path / "cache").glob("kernels-cpu-*/cpu/**/*.nbc"))

@@ -66,10 +66,10 @@ def test_unpacking_twice_gives_the_same_complete_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VSRV_CACHE_DIR", str(tmp_path / "cache"))
-    files = [("kernels/__init__.py", b"A = 1\n"), ("kernels/cpu/x.py", b"B = 2\n")]
+    files = [("cpu/__init__.py", b"A = 1\n"), ("cpu/a/x.py", b"B = 2\n")]
     first = boot._unpacked(files, "kernels-1")
     assert boot._unpacked(files, "kernels-1") == first
-    assert (first / "kernels" / "cpu" / "x.py").read_bytes() == b"B = 2\n"
+    assert (first / "cpu" / "a" / "x.py").read_bytes() == b"B = 2\n"
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["kernels-1"]
 
 

@@ -165,9 +165,13 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
     folder = Path(config.model)
     front.send(Loading("config"))
     spec = models.read_spec(folder, config.hf_overrides)
-    cached = any(Path(kernels.__file__).parent.rglob("*.nbi"))
     front.send(
-        Loading("kernels", detail="" if cached else "(compiling them for this processor: once, about a minute)")
+        Loading(
+            "kernels",
+            detail=""
+            if kernels.is_compiled(device)
+            else "(compiling them for this processor: once, about a minute)",
+        )
     )
     ops = kernels.load(device, config.num_threads)
     if config.block_size not in (None, ops.block_size):
