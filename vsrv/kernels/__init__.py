@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from vsrv import boot
 from vsrv.errors import ConfigError
 from vsrv.kernels.interface import AttentionMetadata, HeadShape, Kernels, PackedLinear, SamplingState
