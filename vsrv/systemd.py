@@ -92,8 +92,8 @@ def inherited_socket(environ: MutableMapping[str, str]) -> socket.socket | None:
         return None
     if count != "1":
         raise ConfigError(f"systemd passes {count} sockets; vsrv takes one ListenStream= in its .socket unit")
-    os.set_inheritable(_FIRST_FD, False)
     try:
+        os.set_inheritable(_FIRST_FD, False)
         sock = socket.socket(fileno=_FIRST_FD)
         listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
