@@ -1,0 +1,441 @@
+"""What a server goes through in its life: killed, stopped, drained, starved and besieged. Each test prints its figure (`-s` shows it).
+
+Everything is on the loopback interface, bounded in time, and ended by process id. The long ones: `pytest -m slow tests/blackbox/test_chaos.py -s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from started import Server, start
+from test_serve_lifecycle import alive, engine_of, parent
+
+from vsrv.certificates import CertificateWish, make
+
+
+@dataclass
+class Answer:
+    """One request over its own connection."""
+
+    status: int = 0
+    head: str = ""
+    events: list[str] = field(default_factory=list)
+    body: str = ""
+    ended_s: float = 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        return self.status == 200 and self.events[-1:] == ["[DONE]"] and "error" not in self.events[-2]
+
+    @property
+    def error_code(self) -> str:
+        """Of a well-formed error event that is followed by [DONE]."""
+        if self.events[-1:] != ["[DONE]"]:
+            return "broken stream"
+        return str(json.loads(self.events[-2]).get("error", {}).get("code", ""))
+
+
+async def ask(
+    port: int,
+    body: dict[str, object] | None,
+    path: str = "/v1/completions",
+    first: asyncio.Event | None = None,
+) -> Answer:
+    """POST `body` (or GET); sets `first` when the first event is there."""
+    data = b"" if body is None else json.dumps(body).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    method = b"GET" if body is None else b"POST"
+    writer.write(
+        b"%b %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        % (method, path.encode(), len(data), data)
+    )
+    raw = bytearray()
+    try:
+        while part := await reader.read(65536):
+            raw += part
+            if first is not None and b"data: " in raw:
+                first.set()
+    except ConnectionError:
+        pass  # what came until then is the answer; a broken stream is seen by its missing end
+    finally:
+        writer.close()
+    head, _, rest = bytes(raw).partition(b"\r\n\r\n")
+    answer = Answer(
+        int(head.split(b" ")[1]) if head else 0, head.decode().lower(), body=rest.decode(errors="replace")
+    )
+    answer.events = [line[6:].strip() for line in answer.body.split("\n") if line.startswith("data: ")]
+    answer.ended_s = time.monotonic()
+    return answer
+
+
+def streaming(tokens: int) -> dict[str, object]:
+    return {"prompt": "hello", "max_tokens": tokens, "ignore_eos": True, "stream": True}
+
+
+async def running(port: int, count: int, tokens: int) -> list[asyncio.Task[Answer]]:
+    """`count` streams, each with its first token out."""
+    firsts = [asyncio.Event() for _ in range(count)]
+    tasks = [asyncio.create_task(ask(port, streaming(tokens), first=first)) for first in firsts]
+    await asyncio.wait_for(asyncio.gather(*(first.wait() for first in firsts)), 60)
+    return tasks
+
+
+async def until(condition: Callable[[], object], limit_s: float) -> float:
+    """Seconds until `condition` holds."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < limit_s, "it did not happen in time"
+        await asyncio.sleep(0.01)
+    return time.monotonic() - began
+
+
+def children(server: Server) -> list[int]:
+    assert server.process is not None
+    return [int(p) for p in os.listdir("/proc") if p.isdigit() and parent(int(p)) == server.process.pid]
+
+
+@pytest.fixture
+def chaotic(request: pytest.FixtureRequest) -> object:
+    """Starts servers, waits until they are ready, and sees to it that none is left."""
+    started: list[Server] = []
+
+    def begin(*arguments: str, **more: object) -> Server:
+        server = start(*arguments, **more)  # type: ignore[arg-type]
+        started.append(server)
+        server.wait_ready()
+        return server
+
+    yield begin
+    for server in started:
+        assert server.process is not None
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+Begin = Callable[..., Server]
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_engine_under_streams(chaotic: Begin) -> None:
+    server = chaotic()
+
+    async def main() -> None:
+        tasks = await running(server.port, 16, 900)
+        killed = time.monotonic()
+        os.kill(engine_of(server), signal.SIGKILL)
+        answers = await asyncio.wait_for(asyncio.gather(*tasks), 10)
+        assert [answer.error_code for answer in answers] == ["engine_dead"] * 16
+        told = max(answer.ended_s for answer in answers) - killed
+        refused = await ask(server.port, streaming(4))
+        assert refused.status == 503 and "retry-after" in refused.head
+        back = await until(lambda: server.get("/readyz")[0] == 200, 60)
+        assert (await ask(server.port, streaming(4))).is_whole
+        print(
+            f"kill -9 of the engine: 16 of 16 streams told within {told * 1000:.0f} ms, ready again after {back:.1f} s"
+        )
+
+    asyncio.run(main())
+    assert server.stop() == 0
+
+
+def test_kill_9_of_the_front_under_streams(chaotic: Begin) -> None:
+    server = chaotic()
+    assert server.process is not None
+    pids = children(server)
+    os.kill(engine_of(server), signal.SIGSTOP)  # the worst case: a child that can neither read nor leave
+
+    async def main() -> None:
+        began = time.monotonic()
+        os.kill(server.process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+        server.process.wait()  # type: ignore[union-attr]
+        gone = await until(lambda: not any(alive(pid) for pid in pids), 2.0)
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", server.port))
+            sock.listen()
+        bound = time.monotonic() - began
+        print(
+            f"kill -9 of the front: {len(pids)} children gone after {gone * 1000:.0f} ms, port free after {bound * 1000:.0f} ms"
+        )
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_an_engine_that_hangs_is_seen_and_replaced(chaotic: Begin) -> None:
+    server = chaotic("--engine-stall-timeout", "2")
+
+    async def main() -> None:
+        tasks = await running(server.port, 8, 900)
+        os.kill(engine_of(server), signal.SIGSTOP)
+        seen = await until(lambda: server.get("/health")[0] == 503, 4.0)
+        reason = server.get("/health")[1].decode()
+        assert "no engine step for" in reason or "restarted" in reason, reason
+        assert server.get("/livez")[0] == 200
+        answers = await asyncio.wait_for(asyncio.gather(*tasks), 10)
+        assert {answer.error_code for answer in answers} == {"engine_dead"}
+        back = await until(lambda: server.get("/health")[0] == 200, 60)
+        assert (await ask(server.port, streaming(4))).is_whole
+        assert (
+            "stacks of engine and front follow" in server.log() and "most recent call first" in server.log()
+        )
+        print(
+            f"SIGSTOP of the engine: /health says so after {seen:.1f} s (timeout 2 s), well again {back:.1f} s later"
+        )
+
+    asyncio.run(main())
+    assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_sigterm_under_64_streams(chaotic: Begin) -> None:
+    server = chaotic()
+    assert server.process is not None
+
+    async def main() -> None:
+        tasks = await running(server.port, 64, 150)
+        server.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        began = time.monotonic()
+        ready = Answer()
+        while ready.status != 503 and time.monotonic() - began < 2:
+            ready = await ask(server.port, None, "/readyz")
+        refused_after = time.monotonic() - began
+        late = await ask(server.port, streaming(4))
+        assert late.status == 503 and "connection: close" in late.head and "retry-after" in late.head
+        answers = await asyncio.wait_for(asyncio.gather(*tasks), 30)
+        whole = sum(answer.is_whole for answer in answers)
+        assert whole == 64, [a.error_code for a in answers]
+        status = await asyncio.get_running_loop().run_in_executor(None, server.process.wait, 20)  # type: ignore[union-attr]
+        assert status == 0
+        print(
+            f"SIGTERM under 64 streams: {whole} of 64 finished, /readyz 503 after {refused_after * 1000:.0f} ms, "
+            f"exit 0 after {time.monotonic() - began:.1f} s"
+        )
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", [pytest.param("timeout", marks=pytest.mark.slow), "second signal"])
+def test_what_is_not_finished_in_time_ends_well_formed(chaotic: Begin, how: str) -> None:
+    server = chaotic("--shutdown-timeout", "0.5" if how == "timeout" else "60")
+    assert server.process is not None
+
+    async def main() -> None:
+        tasks = await running(server.port, 8, 1900)
+        whole = asyncio.create_task(ask(server.port, {**streaming(1900), "stream": False}))
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        if how == "second signal":
+            await asyncio.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        answers = await asyncio.wait_for(asyncio.gather(*tasks), 15)
+        assert {answer.error_code for answer in answers} == {"server_shutdown"}
+        cut = await asyncio.wait_for(whole, 5)
+        assert cut.status == 503 and "server_shutdown" in cut.body
+        status = await asyncio.get_running_loop().run_in_executor(None, server.process.wait, 10)  # type: ignore[union-attr]
+        assert status == 0
+        print(
+            f"drain ended by {how}: 8 of 8 streams got an error event and [DONE], exit 0 after {time.monotonic() - began:.1f} s"
+        )
+
+    asyncio.run(main())
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.slow
+def test_running_out_of_file_descriptors(chaotic: Begin) -> None:
+    limited = ("bash", "-c", 'ulimit -n 100; exec "$0" "$@"', sys.executable, "-m", "vsrv")
+    server = chaotic(program=limited)
+    assert server.process is not None
+    pid = server.process.pid
+
+    async def main() -> None:
+        before = cpu_seconds(pid)
+        held = [
+            socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)
+        ]  # the backlog takes them
+        await asyncio.sleep(3)
+        busy = (cpu_seconds(pid) - before) / 3
+        assert busy < 0.2, f"{busy:.0%} of a core while nothing can be accepted"
+        for sock in held:
+            sock.close()
+        back = await until(lambda: server.get("/livez")[0] == 200, 5)
+        assert (await ask(server.port, streaming(4))).is_whole
+        assert "closing idle ones" in server.log() and "Traceback" not in server.log()
+        print(
+            f"100 file descriptors, 300 connections: {busy:.1%} of a core meanwhile, served again after {back * 1000:.0f} ms"
+        )
+
+    asyncio.run(main())
+    assert server.stop() == 0
+
+
+async def probes(port: int, seconds: float) -> list[float]:
+    """Times of /livez, each over its own connection."""
+    times, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic()
+        answer = await asyncio.wait_for(ask(port, None, "/livez"), 5)
+        assert answer.status == 200
+        times.append(time.monotonic() - began)
+        await asyncio.sleep(0.02)
+    return sorted(times)
+
+
+class Attacker(asyncio.Protocol):
+    """One connection of slowloris: sends `piece` at every beat, reads nothing if `deaf`."""
+
+    def __init__(self, begin: bytes, piece: bytes, deaf: bool) -> None:
+        self.begin, self.piece, self.deaf = begin, piece, deaf
+        self.ended: float | None = None
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if self.deaf:
+            transport.pause_reading()
+        transport.write(self.begin)
+
+    def beat(self) -> None:
+        if self.transport is not None and self.piece:
+            self.transport.write(self.piece)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended, self.transport = time.monotonic(), None
+
+
+SLOW_HEAD = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
+SLOW_BODY = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+SLOW_READ = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 40
+MODES = {
+    "slow head": (SLOW_HEAD, b"X: y\r\n", False, 16.0),
+    "slow body": (SLOW_BODY, b"x", False, 36.0),
+    "slow read": (SLOW_READ, b"", True, 70.0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_slowloris(chaotic: Begin, mode: str) -> None:
+    server = chaotic()
+    begin, piece, deaf, patience = MODES[mode]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        quiet = await probes(server.port, 2)
+        attackers: list[Attacker] = []
+        for _ in range(400):
+            attacker = Attacker(begin, piece, deaf)
+            sock = socket.socket()
+            if deaf:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", server.port))
+            await loop.create_connection(lambda made=attacker: made, sock=sock)  # type: ignore[misc]
+            attackers.append(attacker)
+        began, times = time.monotonic(), []
+        while time.monotonic() - began < patience and any(a.ended is None for a in attackers):
+            times += await probes(server.port, 1)
+            for attacker in attackers:
+                attacker.beat()
+        if deaf:  # a reset is noticed only by reading
+            for attacker in attackers:
+                if attacker.transport is not None:
+                    attacker.transport.resume_reading()
+            await asyncio.sleep(1)
+        ended = [a.ended - began for a in attackers if a.ended is not None]
+        times.sort()
+        p99, calm = times[len(times) * 99 // 100], quiet[len(quiet) * 99 // 100]
+        print(
+            f"slowloris, {mode}: {len(ended)} of 400 ended by the server, the last after {max(ended, default=0):.0f} s; "
+            f"{len(times)} probes beside them all answered, p99 {p99 * 1000:.0f} ms (alone {calm * 1000:.0f} ms)"
+        )
+        assert len(ended) == 400 and p99 < 0.25
+        for attacker in attackers:
+            if attacker.transport is not None:
+                attacker.transport.abort()
+
+    asyncio.run(main())
+    assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_certificate_swaps_under_load(chaotic: Begin, tmp_path: Path) -> None:
+    def renew() -> Path:
+        return make(CertificateWish(tmp_path, force=True)).ca
+
+    ca = renew()
+    files = ("--ssl-certfile", str(tmp_path / "server.pem"), "--ssl-keyfile", str(tmp_path / "server.key"))
+    server = start(*files)
+    assert server.process is not None
+    context = ssl.create_default_context(cafile=str(ca))
+    context.check_hostname = False
+
+    def livez() -> int:
+        with urllib.request.urlopen(f"{server.url}/livez", context=context, timeout=5) as response:
+            return int(response.status)
+
+    def is_up() -> bool:
+        try:
+            return livez() == 200
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    async def main() -> None:
+        await until(is_up, 20)
+        loop = asyncio.get_running_loop()
+        done, serials, swapping = [0], set(), True
+
+        async def load() -> None:
+            while swapping:
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", server.port, ssl=context, server_hostname="localhost"
+                )
+                for _ in range(3):
+                    writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+                    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+                    assert head.startswith(b"HTTP/1.1 200")
+                    await reader.readexactly(3)
+                    done[0] += 1
+                serials.add(writer.get_extra_info("ssl_object").getpeercert()["serialNumber"])
+                writer.close()
+                await asyncio.sleep(0)
+
+        clients = [loop.create_task(load()) for _ in range(4)]
+        for number in range(30):
+            await loop.run_in_executor(None, renew)
+            if number % 2:
+                server.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+            await asyncio.sleep(0.4)
+        await asyncio.sleep(2.5)  # the last one is found by polling
+        swapping = False
+        await asyncio.gather(*clients)
+        print(
+            f"certificate swaps: 30, {len(serials)} certificates seen, {done[0]} requests beside them, 0 failed"
+        )
+        assert len(serials) >= 15
+
+    try:
+        asyncio.run(main())
+    finally:
+        assert server.stop() == 0
