@@ -14,10 +14,11 @@ class TrustedProxies:
     """Addresses and networks whose X-Forwarded-For is believed; "unix" stands for the peers of a Unix socket, "*" for everybody."""
 
     def __init__(self, trusted: Sequence[str] = ()) -> None:
-        self._everybody = "*" in trusted
-        self._unix = "unix" in trusted
+        words = [word.strip() for text in trusted for word in text.split(",")]  # uvicorn's form has commas
+        self._everybody = "*" in words
+        self._unix = "unix" in words
         self._networks: list[_Network] = []
-        for text in trusted:
+        for text in words:
             if text in ("*", "unix"):
                 continue
             try:
