@@ -157,6 +157,30 @@ def test_a_small_answer_that_is_never_read_does_not_hold_the_connection() -> Non
     asyncio.run(check())
 
 
+def test_a_client_that_is_gone_when_its_answer_ends_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the last write and the shutdown of our side its reset has come: shutdown(2) says ENOTCONN."""
+
+    async def check() -> None:
+        loop = asyncio.get_running_loop()
+        faults: list[object] = []
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        async with Served(echo) as served:
+            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            await until(lambda: served.server.connections)
+            connection = next(iter(served.server.connections))
+
+            def not_connected() -> None:
+                raise OSError(107, "Transport endpoint is not connected")
+
+            monkeypatch.setattr(connection._transport, "write_eof", not_connected)
+            writer.write(GET + b"\r\n")
+            await until(lambda: not served.server.connections)
+            writer.close()
+        assert not faults
+
+    asyncio.run(check())
+
+
 def test_more_connections_than_allowed_are_told_so() -> None:
     async def check() -> None:
         async with Served(echo, Limits(max_connections=3)) as served:

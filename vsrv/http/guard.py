@@ -157,7 +157,7 @@ class ChunkScanner:
     _MAX_TRAILER_BYTES = 8192
     _MAX_TRAILERS = 100
     # A body in one-byte chunks costs the sender six bytes for each byte of ours, but us a turn of Python for each.
-    _FREE_CHUNKS, _LEAST_MEAN_SIZE = 1024, 16
+    _FREE_CHUNKS, _LEAST_MEAN_SIZE = 1024, 64
 
     def __init__(self) -> None:
         self._line = bytearray()

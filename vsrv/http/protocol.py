@@ -338,7 +338,11 @@ class HttpProtocol(asyncio.Protocol):
         if not transport.can_write_eof():  # TLS says its own goodbye
             self._close()
             return
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # the client was quicker
+            transport.abort()
+            return
         transport.resume_reading()
         # while a slow reader still takes its answer, the longer of the two limits holds
         waiting = self._limits.write_timeout_s if self.unsent else self._limits.linger_timeout_s
