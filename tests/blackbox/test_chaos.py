@@ -354,15 +354,16 @@ class Attacker(asyncio.Protocol):
 
 SLOW_HEAD = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
 SLOW_BODY = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
-SLOW_READ = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 20  # 300 kB of answers
+SLOW_READ = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 40  # 660 kB of answers
 MODES = {
     "slow head": (SLOW_HEAD, b"X: y\r\n", 400, 16.0),
     "slow body": (SLOW_BODY, b"x", 400, 36.0),
-    "slow read": (SLOW_READ, b"", 60, 70.0),
+    "slow read": (SLOW_READ, b"", 100, 80.0),
 }
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("mode", MODES)
 def test_slowloris(chaotic: Begin, mode: str) -> None:
     server = chaotic()

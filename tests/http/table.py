@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vsrv.http.values import Limits
 
-LIMITS = Limits(max_body_bytes=65536)
+LIMITS = Limits(max_body_bytes=65536, head_timeout_s=60, linger_timeout_s=60)  # no timer on a slow machine
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 _MACROS = {
     "{G}": "GET / HTTP/1.1¶Host: a¶",

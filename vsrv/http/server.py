@@ -10,12 +10,16 @@ import asyncio
 import errno
 import socket
 import ssl
+import sys
 
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.protocol import App, ErrorBody, HttpProtocol, Log
 from vsrv.http.values import Limits
 
 _BACKLOG = 2048
+# Bytes that the kernel may hold unsent for a connection: 3 MB without this bound, for each client that does not read. What is on its way to
+# a distant client is not counted, so that its throughput does not suffer.
+_MAX_UNSENT = 128 * 1024
 _ACCEPTS_PER_TURN = 64  # so that a flood of connections does not keep the loop from its other work
 _REFUSED_AT_ONCE = 64  # connections above the limit that are told so; further ones are closed without a word
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -56,6 +60,10 @@ class HttpServer:
         """Serve on a bound socket (TCP or Unix); `stop` closes it."""
         self.tls = tls
         sock.listen(_BACKLOG)
+        if sock.family != socket.AF_UNIX and sys.platform == "linux":
+            sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT
+            )  # accepted sockets inherit it
         sock.setblocking(False)
         self._socket = sock
         asyncio.get_running_loop().add_reader(sock, self._accept)
