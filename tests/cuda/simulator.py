@@ -358,7 +358,8 @@ def _product(slots: list[Any], floats: Callable[[Any], Any]) -> list[Any]:
         a[_GROUP, 2 * _PLACE + 8 + e], a[_GROUP + 8, 2 * _PLACE + 8 + e] = halves[:, 2, e], halves[:, 3, e]
         b[2 * _PLACE + e, _GROUP], b[2 * _PLACE + 8 + e, _GROUP] = halves[:, 4, e], halves[:, 5, e]
         d[_GROUP, 2 * _PLACE + e], d[_GROUP + 8, 2 * _PLACE + e] = sums[:, e], sums[:, 2 + e]
-    d = d + a @ b
+    with np.errstate(all="ignore"):  # rows that nobody owns may hold infinities
+        d = d + a @ b
     return [
         (d[g, 2 * p], d[g, 2 * p + 1], d[g + 8, 2 * p], d[g + 8, 2 * p + 1])
         for g, p in zip(_GROUP, _PLACE, strict=True)
