@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from vsrv.kernels.cuda.source import Arch, KernelSource
+from vsrv.kernels.cuda.source import Arch, KernelSpec
 
 Tensor = Any
 Grid = tuple[int, int, int]
-# A specialisation's factory, its launch grid, its arguments in order: tensors for pointers, numbers for scalars.
-Launch = Callable[[KernelSource, Grid, tuple[Any, ...]], None]
+
+
+class Kernel(Protocol):
+    """A loaded kernel. Whoever launches it keeps it: finding it again for each launch would cost more than the launch."""
+
+    def __call__(self, grid: Grid, *arguments: Any) -> None:
+        """Launch on the device's stream; arguments in order, tensors for pointers and numbers for scalars."""
+
+
+class Loader(Protocol):
+    """Makes kernels ready: launcher.Launcher on a GPU, the simulator's in tests."""
+
+    def load(self, spec: KernelSpec) -> Kernel:
+        """The kernel's handle, the same one for an equal spec. Compiles where nobody has done so before; not during graph capture."""
+
+    def load_all(self, specs: Sequence[KernelSpec]) -> list[Kernel]:
+        """Handles of several kernels; what must be compiled is compiled side by side."""
 
 
 class Device(Protocol):
