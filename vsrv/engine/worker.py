@@ -179,7 +179,7 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
             f"--block-size {config.block_size}: the {device} kernels have blocks of {ops.block_size} tokens"
         )
     options = models.LoadOptions(config.dtype, config.load_format, config.seed, 0)
-    dtype = options.resolved_dtype(spec)
+    dtype = options.resolved_dtype(spec, ops)
     budget = plan_memory(config, spec, ops, dtype, available_bytes())
     options = models.LoadOptions(config.dtype, config.load_format, config.seed, budget.max_model_len)
     last = [0.0]
