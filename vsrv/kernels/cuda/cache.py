@@ -17,6 +17,7 @@ import sys
 import tempfile
 from importlib.abc import InspectLoader
 from pathlib import Path
+from typing import Any
 
 from vsrv import boot
 from vsrv.errors import ConfigError
@@ -63,13 +64,11 @@ class CubinCache:
 
     def compile(self, spec: KernelSpec) -> bytes:
         """Compile here and keep the result. Raises ConfigError that says what to install."""
-        # imported late: a host whose cubins are all there needs neither the compiler nor the 0.9 s that its import takes
-        from vsrv.kernels.cuda import compiler, intrinsics
-
+        compiler, intrinsics = _import_compiler()
         source = spec.source(intrinsics)
         cubin, _ = compiler.cubin_of(compiler.ptx_of(source, self.arch), self.arch, source.max_registers)
         store(self.key(spec), cubin)
-        return cubin
+        return bytes(cubin)
 
     def get(self, spec: KernelSpec) -> bytes:
         """The cubin, compiled here if nobody has done so before."""
@@ -95,6 +94,19 @@ class CubinCache:
         if module not in self._texts:
             self._texts[module] = _source_text(module)
         return self._texts[module]
+
+
+def _import_compiler() -> tuple[Any, Any]:
+    """Imported late: a host whose cubins are all there needs neither the compiler nor the 0.9 s that its import takes."""
+    try:
+        from vsrv.kernels.cuda import compiler, intrinsics
+    except ImportError as error:
+        # without numba-cuda, numba's own older numba.cuda answers and lacks some module
+        absent = "numba-cuda" if importlib.util.find_spec("numba_cuda") is None else str(error)
+        raise ConfigError(
+            f"GPU kernels cannot be compiled here without numba and numba-cuda (missing: {absent}); run: pip install 'vsrv[cuda]'"
+        ) from error
+    return compiler, intrinsics
 
 
 def _source_text(module: str) -> str:
@@ -166,13 +178,18 @@ def _kept(key: str) -> bytes | None:
 
 
 def store(key: str, cubin: bytes) -> None:
-    """Keep a cubin, atomically: a process that looks at the same time sees nothing or all of it."""
+    """Keep a cubin, atomically: a process that looks at the same time sees nothing or all of it. Raises ConfigError."""
     path = _path(key)
-    file, scratch = tempfile.mkstemp(prefix=f".{key[:12]}-", dir=path.parent)
     try:
-        with os.fdopen(file, "wb") as entry:
-            entry.write(sealed(cubin))
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+        file, scratch = tempfile.mkstemp(prefix=f".{key[:12]}-", dir=path.parent)
+        try:
+            with os.fdopen(file, "wb") as entry:
+                entry.write(sealed(cubin))
+            os.replace(scratch, path)
+        except BaseException:
+            os.unlink(scratch)
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"a compiled kernel cannot be kept in {path.parent}: {error.strerror}; set VSRV_CACHE_DIR to another folder"
+        ) from error

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vsrv.errors import ConfigError, EngineError
+from vsrv.kernels.cuda import compile_helpers
 from vsrv.kernels.cuda.cache import CubinCache
 from vsrv.kernels.cuda.device import Device, Grid
 from vsrv.kernels.cuda.source import KernelSource, KernelSpec
 
-Progress = Callable[[str], None]
 _DEFAULT_SHARED_BYTES = (
     48 << 10
 )  # what a block may have without asking (CUDA programming guide, "Shared Memory")
@@ -29,13 +29,17 @@ class LoadedKernel:
 
     __slots__ = (
         "_addresses",
+        "_array",
         "_buffer",
         "_driver",
         "_function",
-        "_keep",
+        "_launch",
+        "_library",
         "_pack",
         "_pointers",
+        "_shared_bytes",
         "_stream",
+        "_threads",
         "source",
     )
 
@@ -43,52 +47,52 @@ class LoadedKernel:
         self, driver: Any, source: KernelSource, library: Any, function: Any, device: Device
     ) -> None:
         self.source = source
-        self._driver, self._function, self._stream = driver, function, device.stream
-        kinds = source.arguments
-        self._pointers = tuple(place for place, kind in enumerate(kinds) if kind.startswith("*"))
-        formats = ["Q" if kind.startswith("*") else _FORMATS[kind] for kind in kinds]
-        packer = struct.Struct("@" + "".join(formats))
+        self._driver, self._library, self._function = driver, library, function
+        self._launch, self._stream = driver.cuLaunchKernel, device.stream
+        self._threads, self._shared_bytes = source.threads, source.shared_bytes
+        self._pointers = tuple(place for place, kind in enumerate(source.arguments) if kind.startswith("*"))
+        packer, offsets = _layout(source.arguments)
         self._buffer = ctypes.create_string_buffer(max(packer.size, 1))
-        base = ctypes.addressof(self._buffer)
-        places = [
-            base + struct.calcsize("@" + "".join(formats[: i + 1])) - struct.calcsize(formats[i])
-            for i in range(len(formats))
-        ]
-        array = (ctypes.c_void_p * max(len(places), 1))(*places)
-        self._addresses = ctypes.addressof(array)
         self._pack = packer.pack_into
-        self._keep = (array, library)
+        base = ctypes.addressof(self._buffer)
+        self._array = (ctypes.c_void_p * max(len(offsets), 1))(*[base + offset for offset in offsets])
+        self._addresses = ctypes.addressof(self._array)
 
     def __call__(self, grid: Grid, *arguments: Any) -> None:
+        """Launch on `grid` blocks. Raises EngineError with the driver's words, or when the arguments do not fit the kernel."""
         values = list(arguments)
         try:
             for place in self._pointers:
                 values[place] = values[place].data_ptr()
             self._pack(self._buffer, 0, *values)
-        except (AttributeError, IndexError, struct.error) as error:
-            raise EngineError("kernel_arguments", f"kernel {self.source.name}: {error}") from error
+        except (AttributeError, IndexError, OverflowError, struct.error) as error:
+            kinds = ", ".join(self.source.arguments)
+            raise EngineError(
+                "kernel_arguments", f"kernel {self.source.name} takes ({kinds}): {error}"
+            ) from error
         x, y, z = grid
-        (error,) = self._driver.cuLaunchKernel(
-            self._function,
-            x,
-            y,
-            z,
-            self.source.threads,
-            1,
-            1,
-            self.source.shared_bytes,
-            self._stream(),
-            self._addresses,
-            0,
+        # fmt: off
+        (error,) = self._launch(
+            self._function, x, y, z, self._threads, 1, 1, self._shared_bytes, self._stream(), self._addresses, 0
         )
+        # fmt: on
         if error:
             raise _failure(self._driver, f"launch of kernel {self.source.name} on {grid} blocks", error)
+
+
+def _layout(kinds: tuple[str, ...]) -> tuple[struct.Struct, list[int]]:
+    """How arguments lie in the buffer, each at its natural alignment, and their offsets."""
+    formats = ["Q" if kind.startswith("*") else _FORMATS[kind] for kind in kinds]
+    ends = [struct.calcsize("@" + "".join(formats[: place + 1])) for place in range(len(formats))]
+    return struct.Struct("@" + "".join(formats)), [
+        end - struct.calcsize(one) for end, one in zip(ends, formats, strict=True)
+    ]
 
 
 class Launcher:
     """The loaded kernels of one device."""
 
-    def __init__(self, device: Device, progress: Progress) -> None:
+    def __init__(self, device: Device, progress: compile_helpers.Progress) -> None:
         self._driver = _import_driver()
         self._device = device
         self._cache = CubinCache(device.arch)
@@ -100,14 +104,10 @@ class Launcher:
         return self.load_all([spec])[0]
 
     def load_all(self, specs: Sequence[KernelSpec]) -> list[LoadedKernel]:
-        """Handles of several kernels."""
-        for spec in specs:
-            if spec not in self._loaded:
-                cubin = self._cache.find(spec)
-                if cubin is None:
-                    self._progress(f"compiling kernel {spec.label}")
-                    cubin = self._cache.compile(spec)
-                self._loaded[spec] = self._load(spec, cubin)
+        """Handles of several kernels. What nobody has compiled before is compiled first, which `progress` hears about."""
+        new = [spec for spec in dict.fromkeys(specs) if spec not in self._loaded]
+        for spec, cubin in compile_helpers.cubins(self._cache, new, self._progress).items():
+            self._loaded[spec] = self._load(spec, cubin)
         return [self._loaded[spec] for spec in specs]
 
     def _load(self, spec: KernelSpec, cubin: bytes) -> LoadedKernel:
@@ -137,8 +137,14 @@ def _failure(driver: Any, what: str, error: Any) -> EngineError:
 def _import_driver() -> Any:
     try:
         from cuda.bindings import driver
+
+        driver.cuDriverGetVersion()
     except ImportError as error:
         raise ConfigError(
-            f"the GPU's kernels are launched through cuda-bindings ({error}); run: pip install 'vsrv[cuda]'"
+            f"GPU kernels are launched through cuda-bindings ({error}); run: pip install 'vsrv[cuda]'"
+        ) from error
+    except RuntimeError as error:  # the first call looks for libcuda
+        raise ConfigError(
+            f"the NVIDIA driver is missing ({error}); install it, or serve on the CPU"
         ) from error
     return driver
