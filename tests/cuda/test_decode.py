@@ -75,8 +75,7 @@ def test_decode_attention(
     groups = decode.groups_of(num_kv_heads, group)
     scale = head_dim**-0.5
     source = decode.make_decode_attention(
-        simulator, dtype=dtype, head_dim=head_dim, group=group, num_kv_heads=num_kv_heads,
-        bulk=bulk, stages=stages, warps=warps,
+        simulator, dtype=dtype, padded=layout.halves(head_dim) * 64, bulk=bulk, stages=stages, warps=warps
     )  # fmt: skip
     plan = planned(lengths, blocks, groups, window, warps)
     padded = layout.halves(head_dim) * 64
@@ -96,7 +95,8 @@ def test_decode_attention(
         out = np.full((len(lengths), num_kv_heads * group * head_dim), 0x7FC2, np.uint16)
         arguments = (
             placed, paged.k_cache, paged.v_cache, paged.tables, np.array(lengths, np.int32), plan,
-            partial, lse, arrived, out, paged.tables.shape[1], np.float32(scale * LOG2E), window,
+            partial, lse, arrived, out, paged.tables.shape[1],
+            num_kv_heads, group, head_dim, np.float32(scale * LOG2E), window,
         )  # fmt: skip
         run(source, blocks, arguments, seed)
         assert not arrived.any(), "the counters must be ready for the next layer"

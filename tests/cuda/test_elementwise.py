@@ -12,10 +12,8 @@ from vsrv.kernels.cuda import elementwise, layout
 from vsrv.kernels.cuda.source import KernelSource
 
 
-def run(source: KernelSource, blocks: int, *arguments: object) -> None:
-    simulator.run_kernel(
-        source.function, (blocks,), source.threads, source.shared_bytes, arguments, seed=blocks
-    )
+def run(source: KernelSource, grid: tuple[int, ...], *arguments: object) -> None:
+    simulator.run_kernel(source.function, grid, source.threads, source.shared_bytes, arguments, seed=grid[0])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -26,8 +24,10 @@ def test_rms_norm(dtype: str, rows: int, width: int, threads: int, add: bool) ->
     x, residual = (to_half(rng.normal(size=(rows, width)), dtype) for _ in range(2))
     weight = rng.uniform(0.5, 2, width).astype(np.float32)
     out, held = np.full((rows + 1, width), 0x7FC1, np.uint16), residual.copy()
-    source = elementwise.make_rms_norm(simulator, dtype=dtype, width=width, add=add, threads=threads)
-    run(source, rows, x, held, weight, out, np.float32(1e-5))
+    source = elementwise.make_rms_norm(
+        simulator, dtype=dtype, add=add, passes=-(-width // 8 // threads), threads=threads
+    )
+    run(source, (rows,), x, held, weight, out, width, np.float32(1 / width), np.float32(1e-5))
     total = from_half(x, dtype)
     if add:
         rounded = to_half(total + from_half(residual, dtype), dtype)
@@ -48,9 +48,8 @@ def test_gated(dtype: str, activation: str) -> None:
     rows, width = 5, 72
     x = to_half(np.random.default_rng(0).normal(size=(rows, 2 * width)) * 4, dtype)
     out = np.full((rows + 1, width), 0x7FC1, np.uint16)
-    source = elementwise.make_gated(simulator, dtype=dtype, width=width, activation=activation, threads=32)
-    count = rows * width // 8
-    run(source, -(-count // 32), x, out, count)
+    source = elementwise.make_gated(simulator, dtype=dtype, activation=activation, threads=32)
+    run(source, (rows, -(-width // 8 // 32)), x, out, width)
     unit = 2**-8 if dtype == "bfloat16" else 2**-11
     expected = reference.gated(from_half(x, dtype), activation)
     np.testing.assert_allclose(from_half(out[:rows], dtype), expected, rtol=unit, atol=2e-5)
@@ -82,17 +81,11 @@ def test_rope_cache(dtype: str, head_dim: int, group: int, num_kv_heads: int, no
     k_cache, v_cache = paged.empty(), paged.empty()
     qkv = raw.copy()
     source = elementwise.make_rope_cache(
-        simulator,
-        dtype=dtype,
-        head_dim=head_dim,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        norms=norms,
-        threads=64,
+        simulator, dtype=dtype, padded=layout.halves(head_dim) * 64, norms=norms, threads=64
     )
     run(
-        source, -(-tokens * heads // 2), qkv, *weights, cos_sin, positions, slots.astype(np.int32),
-        k_cache, v_cache, np.float32(1e-6), tokens,
+        source, (-(-tokens * heads // 2),), qkv, *weights, cos_sin, positions, slots.astype(np.int32),
+        k_cache, v_cache, np.float32(1e-6), tokens, num_heads, num_kv_heads, head_dim,
     )  # fmt: skip
     q, k, v = np.split(from_half(raw, dtype), [num_heads, num_heads + num_kv_heads], 1)
     if norms:

@@ -7,7 +7,7 @@ import pytest
 import simulator
 from paged import Histories, from_half
 
-from vsrv.kernels.cuda import prefill
+from vsrv.kernels.cuda import layout, prefill
 
 LOG2E = 1.4426950408889634
 CASES = [
@@ -33,13 +33,7 @@ def test_prefill_attention(
     ends = [end for _, end in spans]
     paged = Histories(dtype, head_dim, group, num_kv_heads, ends)
     source = prefill.make_prefill_attention(
-        simulator,
-        dtype=dtype,
-        head_dim=head_dim,
-        group=group,
-        num_kv_heads=num_kv_heads,
-        warps=warps,
-        tile=tile,
+        simulator, dtype=dtype, padded=layout.halves(head_dim) * 64, warps=warps, tile=tile
     )
     rows = prefill.rows_of(warps)
     work = [(s, block) for s, (a, b) in enumerate(spans) for block in range(-(-(b - a) * group // rows))]
@@ -48,7 +42,8 @@ def test_prefill_attention(
     out = np.full((offsets[-1] + 1, num_kv_heads * group * head_dim), 0x7FC2, np.uint16)
     arguments = (
         paged.qkv(spans), paged.k_cache, paged.v_cache, paged.tables, offsets, np.array(ends, np.int32),
-        np.array(work, np.int32), out, paged.tables.shape[1], np.float32(scale * LOG2E), window,
+        np.array(work, np.int32), out, paged.tables.shape[1], group, head_dim,
+        np.float32(scale * LOG2E), window,
     )  # fmt: skip
     simulator.run_kernel(
         source.function,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vsrv.kernels.cuda.layout import BLOCK, halves, page_values
+from vsrv.kernels.cuda.layout import BLOCK, page_values
 from vsrv.kernels.cuda.source import KernelSource
 
 MAX_BLOCKS = 1024  # of the grid
@@ -37,6 +37,11 @@ def groups_of(num_kv_heads: int, group: int) -> int:
 def plan_size(max_seqs: int) -> int:
     """int32 words of a plan."""
     return PLAN_STARTS + max_seqs + 1
+
+
+def resident_blocks(shared_bytes: int) -> int:
+    """Blocks of 128 threads that should share a multiprocessor: by its shared memory (sm_90: 227 KiB), and 128 registers for four."""
+    return 4 if shared_bytes <= 56 * 1024 else 2 if shared_bytes <= 113 * 1024 else 1
 
 
 def make_decode_plan(ops: Any, *, threads: int = 1024) -> KernelSource:
@@ -119,19 +124,12 @@ def make_decode_plan(ops: Any, *, threads: int = 1024) -> KernelSource:
 
 
 def make_decode_attention(
-    ops: Any,
-    *,
-    dtype: str,
-    head_dim: int,
-    group: int,
-    num_kv_heads: int,
-    bulk: bool,
-    stages: int,
-    warps: int = 4,
+    ops: Any, *, dtype: str, padded: int, bulk: bool, stages: int, warps: int
 ) -> KernelSource:
     """qkv u16 [T, (Hq + 2 Hkv) * D] (row b = sequence b), k and v cache, tables i32 [B, stride], lens i32 [B], plan, partial
-    f32 [2 * blocks, 8, D'], lse f32 [2 * blocks, 8] (base 2), arrived u32 [B * groups] zeroed, out u16 [T, Hq * D], table stride,
-    scale * log2(e), window. Grid: as many blocks as the plan was made for; D' = head_dim padded to 64.
+    f32 [2 * blocks, 8, padded], lse f32 [2 * blocks, 8] (base 2), arrived u32 [B * groups] zeroed, out u16 [T, Hq * D], table stride,
+    Hkv, query heads of a KV head, D, scale * log2(e), window. Grid: as many blocks as the plan was made for.
+    `padded` is head_dim up to a multiple of 64: shapes are arguments, since they are needed once a segment.
 
     Tolerance against the reference: 2e-2 of the largest value (P is rounded to 16 bits, sums are fp32).
     """
@@ -153,12 +151,7 @@ def make_decode_attention(
     copy_wait = {2: ops.copy_wait_1, 3: ops.copy_wait_2, 4: ops.copy_wait_3}[stages]
     global_add = ops.global_add
 
-    subgroups = (group + 7) // 8
-    groups = num_kv_heads * subgroups
-    query_row = num_kv_heads * (group + 2) * head_dim
-    out_row = num_kv_heads * group * head_dim
-    padded = halves(head_dim) * 64
-    page = page_values(head_dim)
+    page = page_values(padded)
     tile_bytes = page * 2
     stage_bytes = 2 * tile_bytes
     k_steps = padded // 16  # of Q K^T; also the m16 tiles of V^T P^T
@@ -180,9 +173,9 @@ def make_decode_attention(
     assert scratch_stats + warps * 64 <= ring
 
     @device
-    def fetch(shared, slot, barrier, k, v, block, kv_head, valid, lane):  # type: ignore[no-untyped-def]
+    def fetch(shared, slot, barrier, k, v, page_index, valid, lane):  # type: ignore[no-untyped-def]
         """Start moving one tile of K and V into the ring."""
-        source = (i64(block) * num_kv_heads + kv_head) * page
+        source = page_index * page
         if bulk:
             if lane == 0:
                 barrier_expect(shared, barrier, stage_bytes)
@@ -208,11 +201,11 @@ def make_decode_attention(
         sync_warp()
 
     @device
-    def load_query(query, qkv, sequence, head, heads, lane):  # type: ignore[no-untyped-def]
-        """Q^T as B fragments: dims 2p, 2p + 1 and 2p + 8, 2p + 9 of every 16, head lane // 4."""
+    def load_query(query, qkv, at, head_dim, heads, lane):  # type: ignore[no-untyped-def]
+        """Q^T of the heads at value `at` as B fragments: dims 2p, 2p + 1 and 2p + 8, 2p + 9 of every 16, head lane // 4."""
         mine = lane >> 2
         pair = (lane & 3) * 2
-        at = i64(sequence) * query_row + (head + mine) * head_dim
+        at += mine * head_dim
         for j in range(k_steps):
             query[2 * j] = u32(0)
             query[2 * j + 1] = u32(0)
@@ -303,7 +296,7 @@ def make_decode_attention(
             store_shared_f32(shared, at + row + 32, sums[4 * j + 3])
 
     @device
-    def write(shared, partial, lse, out, target, slot, heads, whole, thread):  # type: ignore[no-untyped-def]
+    def write(shared, partial, lse, out, target, slot, heads, head_dim, whole, thread):  # type: ignore[no-untyped-def]
         """The warps' sums as one, to `out` (at value `target`) or to slot `slot` of `partial`."""
         item = thread
         while item < heads * pairs:
@@ -333,7 +326,7 @@ def make_decode_attention(
             item += threads
 
     @device
-    def combine(partial, lse, out, target, first_slot, first_block, last_block, heads, thread):  # type: ignore[no-untyped-def]
+    def combine(partial, lse, out, target, first_slot, first_block, last_block, heads, head_dim, thread):  # type: ignore[no-untyped-def]
         """All parts of one sequence and group: block `first_block` left its in `first_slot`, the others in their slot 0."""
         item = thread
         while item < heads * pairs:
@@ -359,8 +352,9 @@ def make_decode_attention(
             item += threads
 
     def decode_attention(  # type: ignore[no-untyped-def]
-        qkv, k, v, tables, lens, plan, partial, lse, arrived, out, table_stride, scale, window
-    ):
+        qkv, k, v, tables, lens, plan, partial, lse, arrived, out,
+        table_stride, num_kv_heads, group, head_dim, scale, window
+    ):  # fmt: skip
         shared = cuda.shared.array(0, u8)
         block = i32(cuda.blockIdx.x)
         thread = cuda.threadIdx.x
@@ -388,23 +382,33 @@ def make_decode_attention(
         )  # the first segment of this block leaves its part here, a later one in the next
         stage = i32(0)
         parity = i32(0)
+        subgroups = i32((group + 7) >> 3)
+        groups = i32(num_kv_heads * subgroups)
         while position < end:
             start = plan[starts + sequence]
             after = plan[starts + sequence + 1]
             if position >= after:
                 sequence = i32(sequence + 1)
             else:
-                tiles = i32((after - start) // groups)
+                tiles = i32(u32(after - start) // u32(groups))
                 index = i32(u32(position - start) // u32(tiles))
                 tile = i32(position - start - index * tiles)
                 stop = min(tiles, i32(tile + end - position))
                 length = lens[sequence]
                 skip = i32(length - window) if 0 < window < length else i32(0)
                 base = i32(skip >> 4)
-                kv_head = index // subgroups
-                head = kv_head * group + (index % subgroups) * 8
-                heads = min(8, group - (index % subgroups) * 8)
-                load_query(query, qkv, sequence, head, heads, lane)
+                kv_head = i32(u32(index) // u32(subgroups))
+                first_head = i32((index - kv_head * subgroups) * 8)
+                heads = min(i32(8), i32(group - first_head))
+                head = i64(kv_head * group + first_head) * head_dim
+                load_query(
+                    query,
+                    qkv,
+                    i64(sequence) * (num_kv_heads * (group + 2) * head_dim) + head,
+                    head_dim,
+                    heads,
+                    lane,
+                )
                 for j in range(sum_words):
                     sums[j] = f32(0)
                 stats[0] = lowest
@@ -421,7 +425,7 @@ def make_decode_attention(
                         where = i32(base + ahead)
                         fetch(
                             shared, slots + slot * stage_bytes, bells + slot * 8, k, v,
-                            tables[i64(sequence) * table_stride + where], kv_head, length - where * 16, lane,
+                            i64(tables[i64(sequence) * table_stride + where]) * num_kv_heads + kv_head, length - where * 16, lane,
                         )  # fmt: skip
                     if not bulk:
                         copy_commit()
@@ -434,7 +438,7 @@ def make_decode_attention(
                         where = i32(base + ahead)
                         fetch(
                             shared, slots + slot * stage_bytes, bells + slot * 8, k, v,
-                            tables[i64(sequence) * table_stride + where], kv_head, length - where * 16, lane,
+                            i64(tables[i64(sequence) * table_stride + where]) * num_kv_heads + kv_head, length - where * 16, lane,
                         )  # fmt: skip
                     valid = length - (base + at) * 16
                     here = slots + stage * stage_bytes
@@ -457,8 +461,8 @@ def make_decode_attention(
                 spill(shared, sums, stats, warp, lane)
                 cuda.syncthreads()
                 whole = tile == 0 and stop == tiles
-                target = i64(sequence) * out_row + head * head_dim
-                write(shared, partial, lse, out, target, own_slot, heads, whole, thread)
+                target = i64(sequence) * (num_kv_heads * group * head_dim) + head
+                write(shared, partial, lse, out, target, own_slot, heads, head_dim, whole, thread)
                 if not whole:
                     fence_global()
                     cuda.syncthreads()
@@ -475,35 +479,31 @@ def make_decode_attention(
                     if shared_u32(shared, flag) == u32(last_block - first_block):
                         fence_global()
                         first_slot = i32(2 * first_block + (0 if begin == first_block * per else 1))
-                        combine(partial, lse, out, target, first_slot, first_block, last_block, heads, thread)
+                        combine(
+                            partial,
+                            lse,
+                            out,
+                            target,
+                            first_slot,
+                            first_block,
+                            last_block,
+                            heads,
+                            head_dim,
+                            thread,
+                        )
                 if bulk:
                     fence_async_proxy()
                 cuda.syncthreads()
                 position = i32(position + stop - tile)
                 own_slot = i32(2 * block + 1)
 
-    kinds = (
-        "*u16",
-        "*u16",
-        "*u16",
-        "*i32",
-        "*i32",
-        "*i32",
-        "*f32",
-        "*f32",
-        "*u32",
-        "*u16",
-        "i32",
-        "f32",
-        "i32",
-    )
-    parameters = (dtype, head_dim, group, num_kv_heads, bulk, stages, warps)
+    pointers = ("*u16", "*u16", "*u16", "*i32", "*i32", "*i32", "*f32", "*f32", "*u32", "*u16")
     return KernelSource(
         "decode_attention",
         decode_attention,
-        kinds,
+        (*pointers, "i32", "i32", "i32", "i32", "f32", "i32"),
         threads,
         shared_bytes,
-        parameters,
-        2 if shared_bytes <= 112 * 1024 else 1,
+        (dtype, padded, bulk, stages, warps),
+        resident_blocks(shared_bytes),
     )

@@ -13,11 +13,11 @@ from vsrv.kernels.cuda.source import KernelSource
 LOG2E = 1.4426950408889634
 
 
-def make_rms_norm(ops: Any, *, dtype: str, width: int, add: bool, threads: int) -> KernelSource:
-    """x u16 [T, width], residual u16 [T, width], weight f32 [width], out u16 [T, width], eps. One block for each row.
+def make_rms_norm(ops: Any, *, dtype: str, add: bool, passes: int, threads: int = 256) -> KernelSource:
+    """x u16 [T, width], residual u16 [T, width], weight f32 [width], out u16 [T, width], width, 1 / width, eps. One block for each row.
 
     out = x / rms(x) * weight (Zhang & Sennrich 2019); with `add` first residual += x, rounded to 16 bits, and the norm is of that sum.
-    width is a multiple of 8. Shared: 128 bytes. Tolerance: one unit of the 16-bit type.
+    width is a multiple of 8 and at most passes * threads * 8. Shared: 128 bytes. Tolerance: one unit of the 16-bit type.
     """
     cuda, f32, i64, u8 = ops.cuda, ops.f32, ops.i64, ops.u8
     half = ops.half(dtype)
@@ -25,15 +25,13 @@ def make_rms_norm(ops: Any, *, dtype: str, width: int, add: bool, threads: int) 
     load_16, load_fresh, store_16 = ops.load_16, ops.load_16_fresh, ops.store_16
     xor, rsqrt, fma, f32_of_bits = ops.shuffle_xor_f32, ops.rsqrt, ops.fma, ops.f32_of_bits
     shared_f32, store_shared_f32 = ops.shared_f32, ops.store_shared_f32
-    chunks = width // 8
-    passes = (chunks + threads - 1) // threads
     values = passes * 8
     warps = threads // 32
-    inverse = f32(1.0 / width)
 
-    def rms_norm(x, residual, weight, out, eps):  # type: ignore[no-untyped-def]
+    def rms_norm(x, residual, weight, out, width, inverse, eps):  # type: ignore[no-untyped-def]
         shared = cuda.shared.array(0, u8)
         thread = cuda.threadIdx.x
+        chunks = width >> 3
         row = i64(cuda.blockIdx.x) * width
         held = cuda.local.array(values, f32)
         total = f32(0)
@@ -79,12 +77,12 @@ def make_rms_norm(ops: Any, *, dtype: str, width: int, add: bool, threads: int) 
                 )
                 store_16(out, row + chunk * 8, words)
 
-    kinds = ("*u16", "*u16", "*f32", "*u16", "f32")
-    return KernelSource("rms_norm", rms_norm, kinds, threads, 128, (dtype, width, add, threads))
+    kinds = ("*u16", "*u16", "*f32", "*u16", "i32", "f32", "f32")
+    return KernelSource("rms_norm", rms_norm, kinds, threads, 128, (dtype, add, passes, threads))
 
 
-def make_gated(ops: Any, *, dtype: str, width: int, activation: str, threads: int = 256) -> KernelSource:
-    """gate_up u16 [T, 2 * width] → out u16 [T, width] = activation(gate) * up; number of 8-value chunks T * width / 8 as i64.
+def make_gated(ops: Any, *, dtype: str, activation: str, threads: int = 256) -> KernelSource:
+    """gate_up u16 [T, 2 * width] → out u16 [T, width] = activation(gate) * up; width. Grid (T, width / 8 / threads rounded up).
 
     activation "silu", "gelu" (erf by Abramowitz & Stegun 7.1.26, error 1.5e-7) or "gelu_tanh". width is a multiple of 8.
     """
@@ -93,7 +91,6 @@ def make_gated(ops: Any, *, dtype: str, width: int, activation: str, threads: in
     pack, low, high = half.pack, half.low, half.high
     load_16, store_16, exp2, reciprocal = ops.load_16, ops.store_16, ops.exp2, ops.reciprocal
     is_silu, is_gelu = activation == "silu", activation == "gelu"
-    chunks = width // 8
     log2e, tanh_scale, tanh_cubic = f32(LOG2E), f32(0.7978845608028654), f32(0.044715)
     root_half, p_erf = f32(0.7071067811865476), f32(0.3275911)
     a1, a2, a3, a4, a5 = (
@@ -124,26 +121,22 @@ def make_gated(ops: Any, *, dtype: str, width: int, activation: str, threads: in
     def both(gate, up):  # type: ignore[no-untyped-def]
         return pack(active(low(gate)) * low(up), active(high(gate)) * high(up))
 
-    def gated(gate_up, out, count):  # type: ignore[no-untyped-def]
-        index = i64(cuda.blockIdx.x) * threads + cuda.threadIdx.x
-        if index < count:
-            row = index // chunks
-            chunk = (index - row * chunks) * 8
+    def gated(gate_up, out, width):  # type: ignore[no-untyped-def]
+        row = i64(cuda.blockIdx.x)
+        chunk = (cuda.blockIdx.y * threads + cuda.threadIdx.x) * 8
+        if chunk < width:
             gate = load_16(gate_up, row * (2 * width) + chunk)
             up = load_16(gate_up, row * (2 * width) + width + chunk)
             words = (both(gate[0], up[0]), both(gate[1], up[1]), both(gate[2], up[2]), both(gate[3], up[3]))
             store_16(out, row * width + chunk, words)
 
-    return KernelSource(
-        "gated", gated, ("*u16", "*u16", "i64"), threads, 0, (dtype, width, activation, threads)
-    )
+    return KernelSource("gated", gated, ("*u16", "*u16", "i32"), threads, 0, (dtype, activation, threads))
 
 
-def make_rope_cache(
-    ops: Any, *, dtype: str, head_dim: int, num_heads: int, num_kv_heads: int, norms: bool, threads: int = 256
-) -> KernelSource:
+def make_rope_cache(ops: Any, *, dtype: str, padded: int, norms: bool, threads: int = 256) -> KernelSource:
     """qkv u16 [T, (Hq + 2 Hkv) * D] in place, q_norm and k_norm f32 [D] (read with `norms` only), cos_sin f32 [P, 2, D / 2],
-    positions i32 [T], slots i32 [T] (below 0: padding, nothing is written), k and v cache, eps, tokens.
+    positions i32 [T], slots i32 [T] (below 0: padding, nothing is written), k and v cache, eps, T, Hq, Hkv, D.
+    Grid: a warp for each token and head. `padded` is head_dim up to a multiple of 64.
 
     One warp for each token and head: RMSNorm of q and k, rotation of the pairs (d, d + D / 2) (Su et al. 2021), q back in place, k and v into
     the layout that attention reads (layout.py). head_dim is a multiple of 8.
@@ -152,20 +145,20 @@ def make_rope_cache(
     half = ops.half(dtype)
     pack, low, high = half.pack, half.low, half.high
     load_4, store_4, xor, rsqrt, fma = ops.load_4, ops.store_4, ops.shuffle_xor_f32, ops.rsqrt, ops.fma
-    heads = num_heads + 2 * num_kv_heads
-    pairs = head_dim // 2
-    words = pairs // 2  # pairs of adjacent dims in a half of the head
-    passes = (words + 31) // 32
+    reciprocal = ops.reciprocal
+    passes = (padded // 4 + 31) // 32
     held = passes * 4
-    parts = halves(head_dim)
-    inverse = f32(1.0 / head_dim)
+    parts = halves(padded)
 
     def rope_cache(  # type: ignore[no-untyped-def]
-        qkv, q_norm, k_norm, cos_sin, positions, slots, k, v, eps, tokens
+        qkv, q_norm, k_norm, cos_sin, positions, slots, k, v, eps, tokens, num_heads, num_kv_heads, head_dim
     ):
         item = i32((cuda.blockIdx.x * threads + cuda.threadIdx.x) >> 5)
         lane = cuda.threadIdx.x & 31
-        token = item // heads
+        heads = i32(num_heads + 2 * num_kv_heads)
+        pairs = head_dim >> 1
+        words = head_dim >> 2  # pairs of adjacent dims in a half of the head
+        token = i32(u32(item) // u32(heads))
         head = item - token * heads
         if token < tokens:  # the same for all lanes of a warp
             source = i64(token) * (heads * head_dim) + head * head_dim
@@ -189,7 +182,7 @@ def make_rope_cache(
             if norms:
                 for mask in (16, 8, 4, 2, 1):
                     total += xor(total, mask)
-            scale = rsqrt(fma(total, inverse, eps))
+            scale = rsqrt(fma(total, reciprocal(f32(head_dim)), eps))
             slot = slots[token]
             block = slot // BLOCK
             row = slot - block * BLOCK
@@ -252,6 +245,7 @@ def make_rope_cache(
                             store_4(v, here, first)
                             store_4(v, there, second)
 
-    kinds = ("*u16", "*f32", "*f32", "*f32", "*i32", "*i32", "*u16", "*u16", "f32", "i32")
-    parameters = (dtype, head_dim, num_heads, num_kv_heads, norms, threads)
+    pointers = ("*u16", "*f32", "*f32", "*f32", "*i32", "*i32", "*u16", "*u16")
+    kinds = (*pointers, "f32", "i32", "i32", "i32", "i32")
+    parameters = (dtype, padded, norms, threads)
     return KernelSource("rope_cache", rope_cache, kinds, threads, 0, parameters)

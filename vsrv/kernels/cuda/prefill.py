@@ -23,15 +23,14 @@ def rows_of(warps: int) -> int:
     return 16 * warps
 
 
-def make_prefill_attention(
-    ops: Any, *, dtype: str, head_dim: int, group: int, num_kv_heads: int, warps: int, tile: int
-) -> KernelSource:
+def make_prefill_attention(ops: Any, *, dtype: str, padded: int, warps: int, tile: int) -> KernelSource:
     """qkv u16 [T, (Hq + 2 Hkv) * D], k and v cache, tables i32 [S, stride], cu_seqlens i32 [S + 1], lens i32 [S],
-    work i32 [W, 2] (sequence, row block), out u16 [T, Hq * D], table stride, scale * log2(e), window. Grid (W, Hkv).
+    work i32 [W, 2] (sequence, row block), out u16 [T, Hq * D], table stride, query heads of a KV head, D, scale * log2(e), window.
+    Grid (W, Hkv). `padded` is head_dim up to a multiple of 64.
 
     Tolerance against the reference: 2e-2 (P is rounded to 16 bits, sums are fp32).
     """
-    cuda, i32, i64, f32, device, u8 = ops.cuda, ops.i32, ops.i64, ops.f32, ops.device, ops.u8
+    cuda, u32, i32, i64, f32, device, u8 = ops.cuda, ops.u32, ops.i32, ops.i64, ops.f32, ops.device, ops.u8
     half = ops.half(dtype)
     pack, mma = half.pack, half.mma
     exp2, reciprocal, fma, xor = ops.exp2, ops.reciprocal, ops.fma, ops.shuffle_xor_f32
@@ -43,11 +42,8 @@ def make_prefill_attention(
         ops.copy_wait_1,
     )
 
-    query_row = num_kv_heads * (group + 2) * head_dim
-    out_row = num_kv_heads * group * head_dim
-    parts = halves(head_dim)
-    padded = parts * 64
-    page = page_values(head_dim)
+    parts = halves(padded)
+    page = page_values(padded)
     page_bytes = page * 2
     rows = rows_of(warps)
     threads = 32 * warps
@@ -61,21 +57,21 @@ def make_prefill_attention(
     lowest = f32(LOWEST)
 
     @device
-    def load_query(shared, qkv, first_token, kv_head, row0, num_rows, thread):  # type: ignore[no-untyped-def]
+    def load_query(shared, qkv, at, query_row, head_dim, group, row0, num_rows, thread):  # type: ignore[no-untyped-def]
         chunk = thread
         while chunk < query_chunks:
             row = chunk // (parts * 8)
             part = chunk % (parts * 8)
             there = row0 + row < num_rows and part * 8 < head_dim
-            token = (row0 + row) // group
-            head = kv_head * group + (row0 + row) % group
-            source = i64(first_token + token) * query_row + head * head_dim + part * 8
+            token = i32(u32(row0 + row) // u32(group))
+            head = row0 + row - token * group
+            source = at + i64(token) * query_row + head * head_dim + part * 8
             target = (part >> 3) * rows * 128 + row * 128 + (((part & 7) ^ (row & 7)) * 16)
             copy_16(shared, target, qkv, source if there else i64(0), 16 if there else 0)
             chunk += threads
 
     @device
-    def load_tile(shared, at, cache, tables, table, kv_head, token0, length, thread):  # type: ignore[no-untyped-def]
+    def load_tile(shared, at, cache, tables, table, num_kv_heads, kv_head, token0, length, thread):  # type: ignore[no-untyped-def]
         """Blocks of tokens token0 … as they lie in the cache; tokens beyond the sequence become zeros."""
         chunk = thread
         while chunk < tile_chunks:
@@ -176,28 +172,27 @@ def make_prefill_attention(
                 mma(sums, d * 8 + 4, a, b[2], b[3])
 
     @device
-    def write(out, sums, totals, first_token, kv_head, row, num_rows, lane):  # type: ignore[no-untyped-def]
-        for side in range(2):
-            total = totals[side]
-            total += xor(total, 1)
-            total += xor(total, 2)
-            scale = reciprocal(total)
-            mine = row + (lane >> 2) + side * 8
-            if mine < num_rows:
-                head = kv_head * group + mine % group
-                target = i64(first_token + mine // group) * out_row + head * head_dim + (lane & 3) * 2
-                for n in range(padded // 8):
-                    if n * 8 + (lane & 3) * 2 < head_dim:
-                        i = n * 4 + side * 2
-                        store_4(out, target + n * 8, pack(sums[i] * scale, sums[i + 1] * scale))
+    def write(out, sums, totals, side, target, head_dim, there, lane):  # type: ignore[no-untyped-def]
+        """Row `side` (0 or 1) of this lane's two to value `target`."""
+        total = totals[side]
+        total += xor(total, 1)
+        total += xor(total, 2)
+        scale = reciprocal(total)
+        if there:
+            for n in range(padded // 8):
+                dim = n * 8 + (lane & 3) * 2
+                if dim < head_dim:
+                    i = n * 4 + side * 2
+                    store_4(out, target + dim, pack(sums[i] * scale, sums[i + 1] * scale))
 
     def prefill_attention(  # type: ignore[no-untyped-def]
-        qkv, k, v, tables, cu_seqlens, lens, work, out, table_stride, scale, window
+        qkv, k, v, tables, cu_seqlens, lens, work, out, table_stride, group, head_dim, scale, window
     ):
         shared = cuda.shared.array(0, u8)
         thread = cuda.threadIdx.x
         lane = thread & 31
         warp_row = (thread >> 5) * 16
+        num_kv_heads = i32(cuda.gridDim.y)
         kv_head = i32(cuda.blockIdx.y)
         sequence = work[2 * cuda.blockIdx.x]
         row0 = i32(work[2 * cuda.blockIdx.x + 1] * rows)
@@ -206,17 +201,25 @@ def make_prefill_attention(
         num_rows = i32(tokens * group)
         length = lens[sequence]
         offset = i32(length - tokens)  # position of the first query token
+        heads = u32(group)
         last_row = min(i32(row0 + rows), num_rows) - 1
-        stop = i32(offset + last_row // group + 1)  # tokens that the last row sees
+        stop = i32(offset + i32(u32(last_row) // heads) + 1)  # tokens that the last row sees
         begin = i32(0)
         if window > 0:
-            begin = max(i32(0), i32(offset + row0 // group - window + 1)) // tile * tile
-        my_first = i32(offset + (row0 + warp_row) // group)
-        my_last = i32(offset + (row0 + warp_row + 15) // group)
+            begin = max(i32(0), i32(offset + i32(u32(row0) // heads) - window + 1)) // tile * tile
+        my_row = i32(row0 + warp_row + (lane >> 2))  # this lane's rows are my_row and my_row + 8
+        my_token = i32(u32(my_row) // heads)
+        my_other = i32(u32(my_row + 8) // heads)
+        first_at = i32(offset + i32(u32(row0 + warp_row) // heads))  # positions that this warp's rows ask for
+        last_at = i32(offset + i32(u32(row0 + warp_row + 15) // heads))
         table = i64(sequence) * table_stride
-        load_query(shared, qkv, first_token, kv_head, row0, num_rows, thread)
-        load_tile(shared, query_bytes, k, tables, table, kv_head, begin, length, thread)
-        load_tile(shared, query_bytes + tile_bytes, v, tables, table, kv_head, begin, length, thread)
+        query_row = i32(num_kv_heads * (group + 2) * head_dim)
+        at = i64(first_token) * query_row + kv_head * group * head_dim
+        load_query(shared, qkv, at, query_row, head_dim, group, row0, num_rows, thread)
+        load_tile(shared, query_bytes, k, tables, table, num_kv_heads, kv_head, begin, length, thread)
+        load_tile(
+            shared, query_bytes + tile_bytes, v, tables, table, num_kv_heads, kv_head, begin, length, thread
+        )
         copy_commit()
         scores = cuda.local.array(num_scores, f32)
         sums = cuda.local.array(num_sums, f32)
@@ -234,30 +237,54 @@ def make_prefill_attention(
             following = i32(token0 + tile)
             if following < stop:
                 there = query_bytes + (1 - side) * 2 * tile_bytes
-                load_tile(shared, there, k, tables, table, kv_head, following, length, thread)
-                load_tile(shared, there + tile_bytes, v, tables, table, kv_head, following, length, thread)
+                load_tile(shared, there, k, tables, table, num_kv_heads, kv_head, following, length, thread)
+                load_tile(
+                    shared,
+                    there + tile_bytes,
+                    v,
+                    tables,
+                    table,
+                    num_kv_heads,
+                    kv_head,
+                    following,
+                    length,
+                    thread,
+                )
                 copy_commit()
                 copy_wait_1()
             else:
                 copy_wait_0()
             cuda.syncthreads()
-            if token0 <= my_last:
+            if token0 <= last_at:
+                unseen = window > 0 and token0 + window <= last_at
                 score(shared, scores, here, warp_row, lane)
-                unseen = window > 0 and token0 + window <= my_last
-                if token0 + tile > my_first or token0 + tile > length or unseen:
+                if token0 + tile > first_at or token0 + tile > length or unseen:
                     for e in range(num_scores):
                         position = token0 + (e >> 2) * 8 + (lane & 3) * 2 + (e & 1)
-                        row = row0 + warp_row + (lane >> 2) + ((e >> 1) & 1) * 8
-                        at = offset + row // group
-                        if position > at or position >= length or (window > 0 and position + window <= at):
+                        asked = offset + (my_other if (e & 2) != 0 else my_token)
+                        if (
+                            position > asked
+                            or position >= length
+                            or (window > 0 and position + window <= asked)
+                        ):
                             scores[e] = lowest
                 soften(scores, sums, tops, totals, scale)
                 weigh(shared, scores, sums, here + tile_bytes, lane)
             cuda.syncthreads()  # the buffer may be refilled
             token0 = following
             side = i32(1 - side)
-        write(out, sums, totals, first_token, kv_head, row0 + warp_row, num_rows, lane)
+        out_row = i32(num_kv_heads * group * head_dim)
+        target = (
+            i64(first_token + my_token) * out_row + (kv_head * group + my_row - my_token * group) * head_dim
+        )
+        write(out, sums, totals, 0, target, head_dim, my_row < num_rows, lane)
+        target = (
+            i64(first_token + my_other) * out_row
+            + (kv_head * group + my_row + 8 - my_other * group) * head_dim
+        )
+        write(out, sums, totals, 1, target, head_dim, my_row + 8 < num_rows, lane)
 
-    kinds = ("*u16", "*u16", "*u16", "*i32", "*i32", "*i32", "*i32", "*u16", "i32", "f32", "i32")
-    parameters = (dtype, head_dim, group, num_kv_heads, warps, tile)
+    pointers = ("*u16", "*u16", "*u16", "*i32", "*i32", "*i32", "*i32", "*u16")
+    kinds = (*pointers, "i32", "i32", "i32", "f32", "i32")
+    parameters = (dtype, padded, warps, tile)
     return KernelSource("prefill_attention", prefill_attention, kinds, threads, shared_bytes, parameters)
