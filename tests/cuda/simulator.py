@@ -263,6 +263,16 @@ def popcount(value: Any) -> Any:
     return U(int(value).bit_count())
 
 
+def add_f32(a: Any, b: Any) -> Any:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return F(a) + F(b)
+
+
+def mul_f32(a: Any, b: Any) -> Any:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return F(a) * F(b)
+
+
 def _bf16_bits(value: Any) -> int:
     bits = int(bits_of_f32(value))
     if bits & 0x7FFFFFFF > 0x7F800000:
