@@ -358,7 +358,7 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         "auto",
         "performance",
-        "where to compute; CUDA kernels are not in this version",
+        "where to compute; auto takes a GPU of compute capability 8.0 or later if torch finds one",
         choices=("auto", "cpu", "cuda"),
     ),
     Option(
@@ -472,9 +472,9 @@ OPTIONS: tuple[Option, ...] = (
         "bool",
         None,
         "performance",
-        "process results of a step while the next one runs (default: off on CPU)",
+        "process results of a step while the next one runs (default: on for a GPU, off for the CPU)",
     ),
-    Option("enforce-eager", "bool", False, "performance", "no CUDA graphs; nothing to do on the CPU"),
+    Option("enforce-eager", "bool", False, "performance", "no CUDA graphs: launch every kernel of every step; nothing to do on the CPU"),
     Option(
         "max-num-queued-reqs",
         "int",

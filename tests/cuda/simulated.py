@@ -7,6 +7,7 @@ the memory between a tensor's first and last element: reading into a neighbour o
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import simulator
 import torch
 from numpy.typing import NDArray
 
-from vsrv.kernels.cuda.source import KernelSource, parse_arch
+from vsrv.kernels.cuda.device import Kernel
+from vsrv.kernels.cuda.source import KernelSource, KernelSpec, parse_arch
 
 _KINDS = {
     "u8": np.uint8,
@@ -78,6 +80,20 @@ class SimulatedLaunch:
         )
 
 
+class SimulatedLoader:
+    """vsrv.kernels.cuda.device.Loader: a kernel is its text, made with the simulator's instructions."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.launch = SimulatedLaunch(seed)
+
+    def load(self, spec: KernelSpec) -> Kernel:
+        source = spec.source(simulator)
+        return lambda grid, *arguments: self.launch(source, grid, arguments)
+
+    def load_all(self, specs: Sequence[KernelSpec]) -> list[Kernel]:
+        return [self.load(spec) for spec in specs]
+
+
 def memory(tensor: torch.Tensor | NDArray[Any], dtype: Any) -> NDArray[Any]:
     """The memory from a tensor's first to its last element, gaps between its rows included, as a flat array that shares it."""
     if isinstance(tensor, np.ndarray):
@@ -104,6 +120,6 @@ def _argument(name: str, kind: str, value: Any) -> Any:
     if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
         raise TypeError(f"{name}: a kernel would read a copy of this array")
     dtype = np.dtype(_KINDS[kind[1:]])
-    if value.dtype.itemsize != dtype.itemsize and dtype.itemsize != 1:
+    if value.dtype.itemsize != dtype.itemsize and 1 not in (value.dtype.itemsize, dtype.itemsize):
         raise TypeError(f"{name}: {value.dtype} memory as {kind}")
     return memory(value, dtype)

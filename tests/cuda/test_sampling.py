@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from typing import Any
 
 import numpy as np
 import pytest
 import simulator
 import torch
-from simulated import SimulatedDevice, SimulatedLaunch, memory
+from simulated import SimulatedDevice, SimulatedLaunch
 
 from vsrv.kernels import reference
 from vsrv.kernels.cuda.sampling import Sampler, SamplingKernels, make_sampling
-from vsrv.kernels.cuda.sampling_state import MAX_BIAS, CudaSamplingState
-from vsrv.kernels.cuda.source import parse_arch
+from vsrv.kernels.cuda.sampling_state import CudaSamplingState
 from vsrv.messages import SamplingParams
 
 POISON = -(2**31) + 12345

@@ -28,6 +28,14 @@ class Batch:
     slots: torch.Tensor
     sampling: tuple[Scheduled, ...]
 
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether hidden states of this step are needed for more than sampling."""
+        return any(
+            item.sequence.params.prompt_logprobs is not None and not item.sequence.reported
+            for item in self.items
+        )
+
 
 def build(plan: Plan, block_size: int) -> Batch:
     """Arrays for every scheduled token, sequence after sequence."""

@@ -16,12 +16,17 @@ from numpy.typing import NDArray
 
 from vsrv import kernels as kernel_package
 from vsrv.engine.batch import Batch
+from vsrv.engine.graphs import Capture
+from vsrv.engine.memory import Room
 from vsrv.engine.placement import Fetched, Inputs
 from vsrv.errors import ConfigError
 from vsrv.kernels import Kernels, PackedLinear
 from vsrv.kernels.cuda.source import Arch
 
 _MIN_CAPABILITY = (8, 0)  # bf16 tensor cores and cp.async
+_MAX_NUM_SEQS = 256
+_MAX_BATCHED_TOKENS = 8192
+_RESERVE_BYTES = 768 << 20  # cuBLAS workspaces, captured graphs and what the allocator rounds up
 
 
 def is_available() -> bool:
@@ -117,6 +122,32 @@ def with_products(kernels: Kernels, products: TorchProducts) -> Kernels:
     )
 
 
+def memory_room(utilization: float) -> Room:
+    """What --gpu-memory-utilization leaves of the GPU, measured: other processes and this one's context count as used."""
+    free, total = torch.cuda.mem_get_info()
+    usable = int(total * utilization) - (total - free)
+    if usable <= 0:
+        raise ConfigError(
+            f"--gpu-memory-utilization {utilization:g}: {(total - free) / 2**30:.1f} of {total / 2**30:.1f} GiB are in use already; "
+            "end what uses the GPU, or raise it"
+        )
+    name = torch.cuda.get_device_properties(torch.cuda.current_device()).name
+    return Room(usable, 1.0, _MAX_NUM_SEQS, _MAX_BATCHED_TOKENS, True, _RESERVE_BYTES, name)
+
+
+def capturer() -> Capture:
+    """Records steps as CUDA graphs. They share one memory pool, since only one of them runs at a time."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def capture(step: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            step()
+        return graph.replay
+
+    return capture
+
+
 class Gpu:
     """`Placement` on the current CUDA device."""
 
@@ -131,10 +162,10 @@ class Gpu:
             batch.slots, batch.logits_index.int(), batch.pending.int(), batch.pending_slots.int(),
         ]  # fmt: skip
         packed = torch.cat([array.reshape(-1) for array in arrays]).pin_memory().to("cuda", non_blocking=True)
-        placed = [
-            part.view(array.shape)
-            for part, array in zip(packed.split([array.numel() for array in arrays]), arrays, strict=True)
-        ]
+        placed, at = [], 0
+        for array in arrays:
+            placed.append(packed[at : at + array.numel()].view(array.shape))
+            at += array.numel()
         ids, positions, slot_mapping, offsets, lengths, tables, slots, index, pending, pending_slots = placed
         if len(batch.pending):
             ids.index_copy_(0, pending.long(), last_token.index_select(0, pending_slots))
@@ -148,11 +179,14 @@ class Gpu:
         )
         return Inputs(ids, attention, index, slots)
 
+    def upload(self, target: torch.Tensor, values: torch.Tensor) -> None:
+        target.copy_(values.pin_memory(), non_blocking=True)
+
     def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
         host = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
         for target, source in zip(host, tensors, strict=True):
             target.copy_(source, non_blocking=True)
-        done = torch.cuda.Event()
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record()
 
         def wait() -> list[torch.Tensor]:

@@ -37,6 +37,9 @@ class Placement(Protocol):
     def place(self, batch: Batch, last_token: torch.Tensor) -> Inputs:
         """Copy a batch to the device; ids that are still there are taken from last_token i32 [slots]."""
 
+    def upload(self, target: torch.Tensor, values: torch.Tensor) -> None:
+        """Copy host values of the same shape and type to the device in stream order."""
+
     def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
         """Start copying results to the host; the returned function waits for them."""
 
@@ -58,6 +61,9 @@ class Host:
         if len(batch.pending):
             ids[batch.pending] = last_token[batch.pending_slots]
         return Inputs(ids, batch.attention, batch.logits_index, batch.slots)
+
+    def upload(self, target: torch.Tensor, values: torch.Tensor) -> None:
+        target.copy_(values)
 
     def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
         return lambda: tensors

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from vsrv.engine.batch import Batch
+from vsrv.engine.graphs import Capture, Graphs
 from vsrv.engine.placement import Fetched, Host, Inputs, Placement
 from vsrv.engine.sequence import Sequence
 from vsrv.kernels import Kernels
@@ -86,6 +87,7 @@ class ModelRunner:
         ]
         self.state = kernels.new_sampling_state(max_num_seqs, spec.vocab_size)
         self.last_token = torch.as_tensor(self.state.last_token)
+        self.graphs: Graphs | None = None  # set where steps can be captured
         self._slots: torch.Tensor | None = None
         self._prompts: list[tuple[Sequence, int]] = []
         self._prompt_tables: list[torch.Tensor] = []
@@ -102,11 +104,27 @@ class ModelRunner:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Run the model over a batch → float32 logits [R, V] of the rows that sample; starts prompt logprobs on the way."""
+        replayed = self.graphs.forward(batch) if self.graphs is not None else None
+        if replayed is not None:
+            logits, self._slots = replayed
+            return logits
         inputs = self.placement.place(batch, self.last_token)
         self._slots = inputs.slots
         hidden = self.run(inputs)
         self._prompt_logprobs(batch, hidden)
         return self.model.logits(hidden, inputs.logits_index)
+
+    def use_graphs(self, capture: Capture, max_num_seqs: int, max_blocks: int) -> None:
+        """From now on replay decode steps. The kernels must be prepared and the model's buffers reserved: nothing may move any more."""
+        self.graphs = Graphs(
+            self.run,
+            lambda hidden: self.model.logits(hidden, None),
+            self.placement,
+            self.last_token,
+            capture,
+            max_num_seqs,
+            max_blocks,
+        )
 
     def run(self, inputs: Inputs) -> torch.Tensor:
         """The model's layers → hidden [T, H]."""
@@ -127,7 +145,11 @@ class ModelRunner:
         tables: list[torch.Tensor] = []
         if rows:
             index = torch.tensor([row for row, _ in rows], device=logits.device)
-            tables = self._best(logits.index_select(0, index), ids[index], max(k for _, k in rows))
+            picked = logits.new_empty(len(rows), logits.stride(0))[
+                :, :vocabulary
+            ]  # rows stay on their boundaries
+            picked.copy_(logits.index_select(0, index))
+            tables = self._best(picked, ids[index], max(k for _, k in rows))
         prompts, self._prompts = self._prompts, []
         prompt_tables, self._prompt_tables = self._prompt_tables, []
         return Sampled(self.placement.fetch([ids, *tables, *prompt_tables]), rows, prompts)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vsrv.kernels import AttentionMetadata, HeadShape, Kernels, PackedLinear
+from vsrv.kernels import AttentionMetadata, HeadShape, Kernels, KernelShapes, PackedLinear
 from vsrv.models.spec import ModelSpec, rope_frequencies
 
 
@@ -73,6 +73,20 @@ class Model:
     def heads(self) -> tuple[HeadShape, ...]:
         """Of every layer."""
         return tuple(layer.heads for layer in self._weights.layers)
+
+    def kernel_shapes(self, max_num_seqs: int, max_num_tokens: int) -> KernelShapes:
+        """What the kernels are asked for."""
+        spec = self.spec
+        return KernelShapes(
+            self.dtype,
+            spec.hidden_size,
+            spec.intermediate_size,
+            spec.activation,
+            spec.qk_norm,
+            tuple(dict.fromkeys(self.heads)),
+            max_num_seqs,
+            max_num_tokens,
+        )
 
     def reserve(self, num_tokens: int, num_rows: int) -> None:
         """Make every buffer large enough for such a step: later ones neither allocate nor move them."""

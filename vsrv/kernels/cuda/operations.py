@@ -7,15 +7,18 @@ captured. Buffers of the decode plan, its partial results and counters are share
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vsrv.errors import ConfigError
 from vsrv.kernels.cuda import decode, elementwise, layout, prefill
-from vsrv.kernels.cuda.device import Device, Kernel, Loader, Tensor
-from vsrv.kernels.cuda.source import Arch, KernelSpec, specialise
-from vsrv.kernels.interface import AttentionMetadata, HeadShape, KernelShapes
+from vsrv.kernels.cuda.device import Device, Grid, Kernel, Loader, Tensor
+from vsrv.kernels.cuda.sampling import Sampler, make_adjust, make_logprobs, make_sample, make_sampling
+from vsrv.kernels.cuda.sampling_state import CudaSamplingState
+from vsrv.kernels.cuda.source import Arch, KernelSource, KernelSpec, NoInstructions, specialise
+from vsrv.kernels.interface import AttentionMetadata, HeadShape, Kernels, KernelShapes
 
 LOG2E = 1.4426950408889634
 DTYPES = ("bfloat16", "float16")
@@ -98,6 +101,26 @@ def plan_spec() -> KernelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingVariant:
+    """Block shape of the sampling kernels: the defaults are for large vocabularies; every shape gives the same bits."""
+
+    threads: int = 1024
+    digit_bits: int = 11
+    capacity: int = 4096
+    adjust_threads: int = 256
+    chunk: int = 4096
+
+    def specs(self) -> list[KernelSpec]:
+        """adjust, sample, logprobs."""
+        shape = {"threads": self.threads, "digit_bits": self.digit_bits, "capacity": self.capacity}
+        return [
+            specialise(make_adjust, threads=self.adjust_threads, chunk=self.chunk),
+            specialise(make_sample, **shape),
+            specialise(make_logprobs, **shape),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionPlan:
     """What `plan` made of a step: decode plans by window; the prefill part's own arrays, num_work 0 without prefills."""
 
@@ -119,10 +142,12 @@ class CudaOperations:
     _add_rms: Kernel
     _gate: Kernel
     _rope: Kernel
+    _sampler: Sampler
 
-    def __init__(self, device: Device, loader: Loader) -> None:
+    def __init__(self, device: Device, loader: Loader, variant: SamplingVariant) -> None:
         self._device = device
         self._loader = loader
+        self._variant = variant
 
     def prepare(self, shapes: KernelShapes) -> None:
         """Compile, load and reserve for a model. Raises ConfigError for shapes that the kernels do not have."""
@@ -149,6 +174,9 @@ class CudaOperations:
         self._decode_warps = source.threads // 32
         self._decode_blocks = min(decode.MAX_BLOCKS, self._device.num_multiprocessors * max(1, resident))
         self._prefill_rows = prefill.rows_of(prefill_kernel.describe().threads // 32)
+        variant = self._variant.specs()
+        handles = self._loader.load_all(variant)
+        self._sampling = {spec.describe().name: handle for spec, handle in zip(variant, handles, strict=True)}
         self._group = heads.num_heads // heads.num_kv_heads
         self._groups = decode.groups_of(heads.num_kv_heads, self._group)
         self._reserve(shapes, padded_dim(heads.head_dim))
@@ -259,6 +287,61 @@ class CudaOperations:
     def gated(self, gate_up: Tensor, activation: str, out: Tensor) -> None:
         rows, width = out.shape
         self._gate((rows, -(-width // 8 // _GATE_THREADS), 1), gate_up, out, width)
+
+    def new_sampling_state(self, max_slots: int, vocab_size: int) -> CudaSamplingState:
+        """After `prepare`. The sampler's scratch is for one row of each slot."""
+        v = self._variant
+        kernels = make_sampling(
+            NoInstructions(), v.threads, v.digit_bits, v.capacity, v.adjust_threads, v.chunk
+        )
+        self._sampler = Sampler(kernels, self._device, self._launch, vocab_size, max_slots)
+        return CudaSamplingState(self._device, max_slots, vocab_size)
+
+    def _launch(self, source: KernelSource, grid: Grid, arguments: tuple[Tensor | float, ...]) -> None:
+        self._sampling[source.name](grid, *arguments)
+
+    def sample(
+        self, logits: Tensor, slots: Tensor, state: CudaSamplingState, mask: Tensor | None, out_ids: Tensor
+    ) -> None:
+        self._sampler.sample(logits, slots, state, mask, out_ids)
+
+    def logprobs(
+        self, logits: Tensor, chosen: Tensor, k: int, out_ids: Tensor, out_values: Tensor, out_ranks: Tensor
+    ) -> None:
+        self._sampler.logprobs(logits, chosen, k, out_ids, out_values, out_ranks)
+
+
+def cuda_kernels(device: Device, loader: Loader, variant: SamplingVariant | None = None) -> Kernels:
+    """Everything but `pack_linear`, `random_linear`, `linear` and `embedding`: these raise until the owner of the device has put its own in."""
+    operations = CudaOperations(device, loader, variant or SamplingVariant())
+    return Kernels(
+        name="cuda",
+        device="cuda",
+        dtypes=DTYPES,
+        block_size=layout.BLOCK,
+        activation_dtype=None,
+        num_threads=1,
+        prepare=operations.prepare,
+        plan=operations.plan,
+        kv_block_bytes=operations.kv_block_bytes,
+        pack_linear=_no_products,
+        random_linear=_no_products,
+        linear=_no_products,
+        embedding=_no_products,
+        rms_norm=operations.rms_norm,
+        add_rms_norm=operations.add_rms_norm,
+        rope_cache=operations.rope_cache,
+        attention=operations.attention,
+        gated=operations.gated,
+        new_sampling_state=operations.new_sampling_state,
+        sample=operations.sample,
+        logprobs=operations.logprobs,
+        close=lambda: None,
+    )
+
+
+def _no_products(*arguments: object) -> NoReturn:
+    raise NotImplementedError("matrix products belong to the owner of the GPU (engine/gpu.py)")
 
 
 def _check(shapes: KernelShapes) -> None:
