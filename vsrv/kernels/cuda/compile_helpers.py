@@ -75,8 +75,12 @@ def _by_helpers(tasks: Sequence[Task], count: int) -> Iterator[Task]:
 
     def run(task: Task) -> Task:
         helper = idle.get()
-        _ask(helper, task)
-        idle.put(helper)
+        try:
+            _ask(helper, task)
+        finally:
+            idle.put(
+                helper
+            )  # a dead one too: whoever takes it sees that, while a missing one would be waited for
         return task
 
     with _helpers(count) as helpers, ThreadPoolExecutor(count) as threads:
