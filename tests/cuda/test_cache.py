@@ -153,6 +153,15 @@ def test_no_instructions_decide_nothing() -> None:
         KernelSource("k", lambda: None, (), ops.u32(32), 0, ())
 
 
+@pytest.mark.parametrize(
+    "kinds", [("*f32",), ("*f32", "f32", "i32"), ("*f32", "f64"), ("*f64", "i32"), ("*i64", "u64")]
+)
+def test_arguments_and_kinds_agree(kinds: tuple[str, ...]) -> None:
+    KernelSource("k", lambda out, count: None, ("*f32", "i32"), 32, 0, ())
+    with pytest.raises(TypeError, match="kernel k: 2 arguments against kinds"):
+        KernelSource("k", lambda out, count: None, kinds, 32, 0, ())
+
+
 # ---------------------------------------------------------------- the private folder
 
 
