@@ -1,5 +1,6 @@
 """The compile gate: a kernel is compiled for each architecture, without a GPU, and the assembler's report is held to a limit.
 
+    gate.prepare(specs)  # where there are many: compiled side by side
     gate.check(specialise(make_decode, D=128, G=4), registers=128)
 
 What was found is kept below vsrv's cache folder, by content (the kernel's key, the compiler's versions, this file), so that a repeated run
@@ -11,8 +12,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import re
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +46,16 @@ class Facts:
     spill_bytes: int
     cubin_bytes: int
     slow: dict[str, list[str]]  # description → the lines of PTX, three at most
+
+
+def prepare(specs: Sequence[KernelSpec], architectures: tuple[str, ...] = ARCHITECTURES) -> None:
+    """Find the facts of many kernels by as many processes as there are cores; numba compiles under one lock. Factories have names."""
+    tasks = [(spec, parse_arch(name)) for spec in specs for name in architectures]
+    tasks = [task for task in tasks if not _path(*task).exists()]
+    if tasks:
+        cores = min(len(tasks), len(os.sched_getaffinity(0)))
+        with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(facts_of, *zip(*tasks, strict=True)))  # the first exception comes out here
 
 
 def check(
@@ -85,8 +99,7 @@ def faults_of(source: KernelSource, arch: Arch, facts: Facts, registers: int) ->
 
 def facts_of(spec: KernelSpec, arch: Arch) -> Facts:
     """Compile, or read what an earlier run has found."""
-    text = f"{CubinCache(arch).key(spec)} {_toolchain()}"
-    path = boot.private_folder("gate") / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+    path = _path(spec, arch)
     if path.exists():
         return Facts(**json.loads(path.read_text()))
     facts = _compile(spec, arch)
@@ -94,6 +107,11 @@ def facts_of(spec: KernelSpec, arch: Arch) -> Facts:
     scratch.write_text(json.dumps(asdict(facts)))
     scratch.replace(path)
     return facts
+
+
+def _path(spec: KernelSpec, arch: Arch) -> Path:
+    text = f"{CubinCache(arch).key(spec)} {_toolchain()}"
+    return boot.private_folder("gate") / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
 
 @cache

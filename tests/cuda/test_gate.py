@@ -12,6 +12,7 @@ import pytest
 import sample_kernels
 import simulated
 
+from vsrv.kernels.cuda import variants
 from vsrv.kernels.cuda.source import KernelSource, parse_arch, specialise
 
 SM_80 = parse_arch("sm_80")
@@ -77,6 +78,28 @@ def test_facts_are_kept_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(gate, "_toolchain", lambda: "another compiler")
     with pytest.raises(pytest.fail.Exception):
         gate.facts_of(specialise(sample_kernels.make_scale, n=2), SM_80)
+
+
+def test_many_kernels_are_compiled_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSRV_CACHE_DIR", str(tmp_path / "cache"))
+    specs = [specialise(sample_kernels.make_scale, n=n) for n in (5, 6)]
+    gate.prepare(specs, ("sm_80",))
+    monkeypatch.setattr(gate, "_compile", lambda spec, arch: pytest.fail("compiled again"))
+    monkeypatch.setattr(gate, "ProcessPoolExecutor", lambda *a, **k: pytest.fail("nothing is left to do"))
+    gate.prepare(specs, ("sm_80",))
+    for spec in specs:
+        gate.check(spec, 64, ("sm_80",))
+
+
+@pytest.mark.timeout(900)  # some seconds for each row where nothing is cached
+def test_every_shipped_kernel_passes() -> None:
+    """Rows that an architecture ships are compiled for it; a row may use all registers that its launch bounds leave."""
+    rows = [(name, spec) for name in ("sm_80", "sm_90a") for spec in variants.shipped(parse_arch(name))]
+    for name in ("sm_80", "sm_90a"):
+        gate.prepare([spec for arch, spec in rows if arch == name], (name,))
+    for name, spec in rows:
+        shape = spec.describe()
+        gate.check(spec, min(255, 65536 // (shape.threads * shape.min_blocks)), (name,))
 
 
 @pytest.mark.parametrize("seed", range(3))

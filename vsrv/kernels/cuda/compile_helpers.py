@@ -100,16 +100,12 @@ def _by_helpers(tasks: Sequence[Task], count: int) -> Iterator[Task]:
 
 @contextmanager
 def _helpers(count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    helpers = [
-        subprocess.Popen(
-            boot.child_command("_compile"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(count)
-    ]
+    helpers: list[subprocess.Popen[str]] = []
     try:
+        for _ in range(count):
+            command = boot.child_command("_compile")
+            helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            helpers.append(helper)
         yield helpers
     finally:
         for helper in helpers:
