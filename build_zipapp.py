@@ -87,12 +87,21 @@ def _cubins(architectures: list[str]) -> list[tuple[str, bytes]]:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     # late: the archive itself is built by any Python, without numba
+    from vsrv.errors import ConfigError
+
+    try:
+        return _compiled(architectures)
+    except ConfigError as error:
+        raise SystemExit(f"build_zipapp.py: {error}") from error
+
+
+def _compiled(architectures: list[str]) -> list[tuple[str, bytes]]:
     from vsrv.kernels.cuda import cache, compile_helpers, variants
     from vsrv.kernels.cuda.source import parse_arch
 
     tasks = [(spec, arch) for arch in map(parse_arch, architectures) for spec in variants.shipped(arch)]
     if not tasks:
-        raise SystemExit("vsrv/kernels/cuda/variants.py lists no kernels to ship")
+        raise SystemExit("build_zipapp.py: vsrv/kernels/cuda/variants.py lists no kernels to ship")
     # An empty cache, so that nothing an older compiler has made goes into the archive.
     with tempfile.TemporaryDirectory() as folder, _environment(VSRV_CACHE_DIR=folder, PYTHONPATH=str(ROOT)):
         compile_helpers.compile_all(tasks, lambda line: print(line, file=sys.stderr))

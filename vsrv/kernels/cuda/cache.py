@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import os
 import pkgutil
 import stat
 import sys
 import tempfile
-from importlib.abc import InspectLoader
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +100,7 @@ def _import_compiler() -> tuple[Any, Any]:
         from vsrv.kernels.cuda import compiler, intrinsics
     except ImportError as error:
         # without numba-cuda, numba's own older numba.cuda answers and lacks some module
-        absent = "numba-cuda" if importlib.util.find_spec("numba_cuda") is None else str(error)
+        absent = "numba-cuda" if (error.name or "").startswith("numba.cuda") else str(error)
         raise ConfigError(
             f"GPU kernels cannot be compiled here without numba and numba-cuda (missing: {absent}); run: pip install 'vsrv[cuda]'"
         ) from error
@@ -110,14 +108,16 @@ def _import_compiler() -> tuple[Any, Any]:
 
 
 def _source_text(module: str) -> str:
-    """A module's source through its own loader, which reads archives as well."""
-    loaded = sys.modules.get(module)
-    found = importlib.util.find_spec(module) if loaded is None else None
-    loader = found.loader if found is not None else getattr(loaded, "__loader__", None)
-    text = loader.get_source(module) if isinstance(loader, InspectLoader) else None
-    if text is None:
-        raise ConfigError(f"the source of {module} is missing; install vsrv with its .py files")
-    return text
+    """A kernel module's source, from an archive as well; a test's kernels are where Python has loaded them from."""
+    own = module.removeprefix(f"{PACKAGE}.")
+    try:
+        if own == module:
+            return Path(str(sys.modules[module].__file__)).read_text()
+        return (pkgutil.get_data(PACKAGE, f"{own}.py") or b"").decode()
+    except OSError as error:
+        raise ConfigError(
+            f"the source of {module} is missing ({error}); install vsrv with its .py files"
+        ) from error
 
 
 def _kernel_imports(text: str) -> list[str]:

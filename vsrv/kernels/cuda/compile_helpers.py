@@ -75,8 +75,12 @@ def _by_helpers(tasks: Sequence[Task], count: int) -> Iterator[Task]:
 
     def run(task: Task) -> Task:
         helper = idle.get()
-        _ask(helper, task)
-        idle.put(helper)
+        try:
+            _ask(helper, task)
+        finally:
+            idle.put(
+                helper
+            )  # a dead one too: whoever takes it sees that, while a missing one would be waited for
         return task
 
     with _helpers(count) as helpers, ThreadPoolExecutor(count) as threads:
@@ -96,16 +100,12 @@ def _by_helpers(tasks: Sequence[Task], count: int) -> Iterator[Task]:
 
 @contextmanager
 def _helpers(count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    helpers = [
-        subprocess.Popen(
-            boot.child_command("_compile"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(count)
-    ]
+    helpers: list[subprocess.Popen[str]] = []
     try:
+        for _ in range(count):
+            command = boot.child_command("_compile")
+            helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            helpers.append(helper)
         yield helpers
     finally:
         for helper in helpers:

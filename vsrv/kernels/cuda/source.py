@@ -14,6 +14,8 @@ from typing import Any
 
 from vsrv.errors import ConfigError
 
+# of scalars, of what pointers point to
+_KINDS = (("i32", "u32", "i64", "f32"), ("u8", "u16", "u32", "i32", "u64", "f32"))
 _ARCH = re.compile(r"sm_(\d+)(\d)(a?)")
 
 
@@ -70,6 +72,14 @@ class KernelSource:
         described = (self.threads, self.shared_bytes, self.min_blocks, self.max_registers or 0)
         if not all(isinstance(number, int) for number in described):
             raise TypeError(f"kernel {self.name}: its launch shape is made of whole numbers, not {described}")
+        unknown = [
+            kind for kind in self.arguments if kind.removeprefix("*") not in _KINDS[kind.startswith("*")]
+        ]
+        taken = self.function.__code__.co_argcount
+        if unknown or taken != len(self.arguments):
+            raise TypeError(
+                f"kernel {self.name}: {taken} arguments against kinds {self.arguments}, unknown: {unknown}"
+            )
 
 
 Factory = Callable[..., KernelSource]
