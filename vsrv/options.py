@@ -474,7 +474,13 @@ OPTIONS: tuple[Option, ...] = (
         "performance",
         "process results of a step while the next one runs (default: on for a GPU, off for the CPU)",
     ),
-    Option("enforce-eager", "bool", False, "performance", "no CUDA graphs: launch every kernel of every step; nothing to do on the CPU"),
+    Option(
+        "enforce-eager",
+        "bool",
+        False,
+        "performance",
+        "no CUDA graphs: launch every kernel of every step; nothing to do on the CPU",
+    ),
     Option(
         "max-num-queued-reqs",
         "int",

@@ -58,7 +58,12 @@ def gpu_kernels(arch: str, seed: int) -> Kernels:
 @pytest.fixture(scope="module")
 def make_engine(folder: Path) -> Callable[..., Engine]:
     def make(
-        lag: int, arch: str = "sm_90a", blocks: int = 24, budget: int = 24, seqs: int = 4, graphs: bool = False
+        lag: int,
+        arch: str = "sm_90a",
+        blocks: int = 24,
+        budget: int = 24,
+        seqs: int = 4,
+        graphs: bool = False,
     ) -> Engine:
         kernels = gpu_kernels(arch, lag)
         spec = models.read_spec(folder, {})

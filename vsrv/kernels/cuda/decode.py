@@ -98,7 +98,7 @@ def make_decode_plan(ops: Any, *, threads: int = 1024) -> KernelSource:
             cuda.syncthreads()
             base = i32(base + threads)
         total = i32(carry)
-        per = max(i32((total + blocks - 1) // blocks), least)
+        per = max(i32(u32(total + blocks - 1) // u32(blocks)), least)
         if thread == 0:
             plan[0] = per
             plan[1] = total
