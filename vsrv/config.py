@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vsrv.errors import ConfigError
-from vsrv.options import FOREIGN, OPTIONS, Option
+from vsrv.options import FOREIGN, OPTIONS, SAMPLING, Option
 
 # Kubernetes and Docker set such variables for a service that happens to be called vsrv or vllm.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)$")
@@ -261,10 +261,36 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def sampling_value(name: str, value: Any) -> int | float:
+    """A server's default of the sampling number `name`. Raises ValueError that names it."""
+    bound = SAMPLING[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a number, not {value!r}")
+    if bound.kind == "int" and value != int(value):
+        raise ValueError(f"{name}: expected an integer, not {value!r}")
+    if not bound.low <= value <= bound.high or (bound.above_low and value == bound.low):
+        least = "above" if bound.above_low else "from"
+        raise ValueError(f"{name} must be {least} {bound.low:.10g} to {bound.high:.10g}, not {value!r}")
+    return int(value) if bound.kind == "int" else float(value)
+
+
+def _check_override(table: Mapping[str, Any]) -> None:
+    for name, value in table.items():
+        if name not in SAMPLING:
+            near = difflib.get_close_matches(name, SAMPLING, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(SAMPLING)}"
+            raise ConfigError(f"--override-generation-config: nothing is called {name!r}; {hint}")
+        try:
+            sampling_value(name, value)
+        except ValueError as error:
+            raise ConfigError(f"--override-generation-config: {error}") from None
+
+
 def _cross_check(values: Values) -> None:
     def get(name: str) -> Any:
         return values[name].value
 
+    _check_override(get("override-generation-config"))
     if (
         not get("uds")
         and not is_loopback(get("host"))

@@ -7,6 +7,7 @@ with the reason and the alternative.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,6 +37,31 @@ class Option:
     def variable(self) -> str:
         return "VSRV_" + self.name.replace("-", "_").upper()
 
+
+@dataclass(frozen=True, slots=True)
+class SamplingBound:
+    """Legal values of one sampling number, the same in a request, in generation_config.json and in an override."""
+
+    name: str
+    kind: Literal["int", "float"]
+    low: float
+    high: float
+    above_low: bool = False  # `low` itself is not legal
+
+
+SAMPLING: Mapping[str, SamplingBound] = {
+    bound.name: bound
+    for bound in (
+        SamplingBound("temperature", "float", 0.0, 2.0),
+        SamplingBound("top_p", "float", 0.0, 1.0, True),
+        SamplingBound("top_k", "int", -1, 2**31 - 1),
+        SamplingBound("min_p", "float", 0.0, 1.0),
+        SamplingBound("repetition_penalty", "float", 0.0, 100.0, True),
+        SamplingBound("presence_penalty", "float", -2.0, 2.0),
+        SamplingBound("frequency_penalty", "float", -2.0, 2.0),
+        SamplingBound("max_new_tokens", "int", 1, 1 << 30),
+    )
+}
 
 _NO_TOOLS = "tool calls are not in this version; leave the flag out and do not send `tools`"
 _NO_POOLING = "embedding and pooling models are not in this version; vsrv serves text generation"

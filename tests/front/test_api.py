@@ -9,6 +9,7 @@ import socket
 import threading
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from vsrv.api.cors import Cors
 from vsrv.api.generation import Admission, AdmissionLimits
 from vsrv.api.prepare import Prepared, Preparer
 from vsrv.api.rendering import error_response
-from vsrv.api.schema import ModelFacts
+from vsrv.api.schema import ModelFacts, SamplingDefaults
 from vsrv.engine_client import EngineClient
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits
@@ -164,22 +165,36 @@ class LocalPrepare:
 class Site:
     """A served App in a thread of its own, so that real blocking clients can talk to it."""
 
-    def __init__(self, folder: Path, keys: tuple[str, ...] = (), origins: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keys: tuple[str, ...] = (),
+        origins: tuple[str, ...] = (),
+        template: str = TEMPLATE,
+        **facts: Any,
+    ) -> None:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.tokenizer = Tokenizer(folder)
         self.lines: list[str] = []
-        self.call(self._start(folder, keys, origins))
+        self.call(self._start(folder, keys, origins, template, facts))
 
     def call(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
 
-    async def _start(self, folder: Path, keys: tuple[str, ...], origins: tuple[str, ...]) -> None:
+    async def _start(
+        self,
+        folder: Path,
+        keys: tuple[str, ...],
+        origins: tuple[str, ...],
+        template: str,
+        changed: dict[str, Any],
+    ) -> None:
         self.engine = ScriptedEngine(self.tokenizer)
-        facts = ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2)
+        facts = replace(ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2), **changed)
         metrics = Metrics("m")
-        preparer = Preparer(self.tokenizer, ChatTemplate(TEMPLATE, {}), facts)
+        preparer = Preparer(self.tokenizer, ChatTemplate(template, {}), facts)
         self.admission = Admission(AdmissionLimits(4, 1000), metrics)
         parts = Parts(
             self.engine,
@@ -514,6 +529,55 @@ def test_refusals(site: Site, path: str, body: Any, status: int, code: str, para
 )  # fmt: skip
 def test_what_clients_send_besides_is_accepted(site: Site, extra: dict[str, Any]) -> None:
     assert site.post("/v1/chat/completions", {"messages": HELLO, **extra})[0] == 200
+
+
+def max_tokens_of(site: Site, path: str, body: dict[str, Any]) -> list[int]:
+    before = len(site.engine.generates)
+    status, answer = site.post(path, body)
+    assert status == 200, answer
+    return [generate.params.max_tokens for generate in site.engine.generates[before:]]
+
+
+def test_a_default_above_the_context_is_lowered_and_a_request_above_it_is_refused(folder: Path) -> None:
+    site = Site(folder, defaults=SamplingDefaults(max_tokens=5000))
+    try:
+        (room,) = max_tokens_of(site, "/v1/chat/completions", {"messages": HELLO})
+        assert 0 < room < 200
+        assert max_tokens_of(site, "/v1/chat/completions", {"messages": HELLO, "max_tokens": 150}) == [150]
+        assert max_tokens_of(site, "/v1/completions", {"prompt": "x"}) == [16]
+        for name in ("max_tokens", "max_completion_tokens"):
+            status, answer = site.post("/v1/chat/completions", {"messages": HELLO, name: 201})
+            assert (status, answer["error"]["param"]) == (400, name)
+    finally:
+        site.stop()
+
+
+def test_a_cap_of_the_operator_lowers_what_is_asked_for(folder: Path) -> None:
+    site = Site(folder, defaults=SamplingDefaults(max_tokens=7, max_tokens_cap=7))
+    try:
+        for asked in ({}, {"max_tokens": 100}, {"max_completion_tokens": 8}):
+            assert max_tokens_of(site, "/v1/chat/completions", {"messages": HELLO, **asked}) == [7]
+        assert max_tokens_of(site, "/v1/chat/completions", {"messages": HELLO, "max_tokens": 3}) == [3]
+        assert max_tokens_of(site, "/v1/completions", {"prompt": "x", "max_tokens": 50}) == [7]
+        assert max_tokens_of(site, "/v1/completions", {"prompt": "x"}) == [7]
+        assert site.post("/v1/completions", {"prompt": "x", "min_tokens": 8, "max_tokens": 9})[0] == 400
+    finally:
+        site.stop()
+
+
+def test_a_long_prompt_of_a_batch_shortens_no_other_answer(site: Site) -> None:
+    body = {"prompt": [[40], [41] * 195, [42, 43]], "max_tokens": 12, "n": 2, "seed": 1}
+    assert max_tokens_of(site, "/v1/completions", body) == [12, 12, 5, 5, 12, 12]
+    status, answer = site.post("/v1/completions", {**body, "min_tokens": 6})
+    assert (status, answer["error"]["param"]) == (400, "min_tokens")
+
+
+def test_top_k_from_the_vocabulary_on_is_off(site: Site) -> None:
+    size = site.tokenizer.vocab_size
+    for asked, got in ((size - 1, size - 1), (size, 0), (10**6, 0), (0, 0), (-1, 0)):
+        site.post("/v1/chat/completions", {"messages": HELLO, "top_k": asked})
+        assert site.engine.generates[-1].params.top_k == got
+    assert site.post("/v1/chat/completions", {"messages": HELLO, "top_k": -2})[0] == 400
 
 
 def test_sampling_fields_reach_the_engine(site: Site) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vsrv import cli
+from vsrv.api.schema import SamplingDefaults
 from vsrv.config import MASK, checked, resolve, shown, unknown_option
 from vsrv.errors import ConfigError
 from vsrv.options import OPTIONS, Option
+from vsrv.serve import _generation_config, _sampling_defaults
 
 BASE = {"allow-unauthenticated": "true"}
 SAMPLES: dict[str, tuple[str, Any]] = {
@@ -27,6 +30,8 @@ def sample(option: Option) -> tuple[str, Any]:
     if option.choices:
         value = next(choice for choice in option.choices if choice != option.default)
         return value, value
+    if option.name == "override-generation-config":
+        return '{"top_k": 1}', {"top_k": 1}
     if option.kind in ("int", "float"):
         low, high = option.low or 0, option.high or 100
         number = type(low)(min(high, max(low, 17)))
@@ -47,7 +52,7 @@ def test_command_line_over_environment_over_file_over_default(option: Option, tm
     text, value = sample(option)
     file = tmp_path / "v.toml"
     raw = list(value) if isinstance(value, tuple) else value
-    literal = "{ a = 1 }" if option.kind == "json" else json.dumps(raw)
+    literal = text.replace(":", " =").replace('"', "") if option.kind == "json" else json.dumps(raw)
     file.write_text(f"{option.name.replace('-', '_')} = {literal}\n")
     default = resolve(dict(BASE), {})
     assert default.values[option.name].source in ("default", "command line")
@@ -161,6 +166,56 @@ def test_human_integers(text: str, value: int | None) -> None:
 def test_errors_say_what_to_do(given: dict[str, Any], environ: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         resolve(given, environ)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ({"temperatur": 1}, "'temperatur'; did you mean temperature"),
+        ({"do_sample": True}, "'do_sample'; it has temperature"),
+        ({"temperature": 9}, "temperature must be from 0 to 2, not 9"),
+        ({"top_p": 0}, "top_p must be above 0 to 1"),
+        ({"top_k": 1.5}, "top_k: expected an integer"),
+        ({"min_p": "0.1"}, "min_p: expected a number"),
+        ({"presence_penalty": True}, "presence_penalty: expected a number"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be from 1"),
+    ],
+    ids=str,
+)
+def test_an_override_is_checked_at_start(override: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=f"--override-generation-config: .*{words}"):
+        resolve({"override-generation-config": json.dumps(override)}, {})
+
+
+def defaults_of(tmp_path: Path, table: dict[str, Any], **given: Any) -> tuple[dict[str, Any], list[str]]:
+    """Sampling defaults of a model folder with this generation_config.json, and the warnings."""
+    (tmp_path / "generation_config.json").write_text(json.dumps(table))
+    warnings: list[str] = []
+    config = resolve({name.replace("_", "-"): value for name, value in given.items()}, {})
+    generation = _generation_config(config, tmp_path)
+    return asdict(_sampling_defaults(config, generation, warnings.append)), warnings
+
+
+def test_the_models_own_generation_config(tmp_path: Path) -> None:
+    neutral = asdict(SamplingDefaults())
+    table = {
+        "temperature": 0.6,
+        "top_k": 20.0,
+        "top_p": 7,
+        "min_p": "x",
+        "max_new_tokens": 900,
+        "do_sample": False,
+    }
+    got, warnings = defaults_of(tmp_path, table)
+    assert got == {**neutral, "temperature": 0.6, "top_k": 20, "max_tokens": 900}
+    assert len(warnings) == 2 and "top_p" in warnings[0] and "min_p" in warnings[1]
+    assert defaults_of(tmp_path, table, generation_config="vllm") == (neutral, [])
+    with pytest.raises(ConfigError, match=f"--generation-config {tmp_path}: top_p"):
+        defaults_of(tmp_path, table, generation_config=str(tmp_path))
+    got, _ = defaults_of(tmp_path, {"max_new_tokens": 9}, generation_config=str(tmp_path))
+    assert (got["max_tokens"], got["max_tokens_cap"]) == (9, 9)
+    got, _ = defaults_of(tmp_path, table, override_generation_config='{"max_new_tokens": 5, "top_k": 3.0}')
+    assert (got["temperature"], got["top_k"], got["max_tokens"], got["max_tokens_cap"]) == (0.6, 3, 5, 5)
 
 
 def test_unknown_names() -> None:

@@ -45,11 +45,15 @@ _FORBIDDEN_VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the front needs to run a request. `prompt_texts` are filled for echo only. /tokenize has no request."""
+    """What the front needs to run a request; `limits` is max_tokens of each prompt.
+
+    `prompt_texts` are filled for echo only. /tokenize has no request, and in `prompt_texts` the tokens' spellings if asked.
+    """
 
     request: GenerationRequest | None
     prompts: list[array[int]]
     prompt_texts: list[str]
+    limits: tuple[int, ...] = ()
 
     def to_frame(self) -> bytes:
         """u32 head size, JSON head, then every prompt's ids as u32."""
@@ -58,6 +62,7 @@ class Prepared:
                 "request": None if self.request is None else self.request.to_json(),
                 "lengths": [len(ids) for ids in self.prompts],
                 "texts": self.prompt_texts,
+                "limits": self.limits,
             }
         )
         return struct.pack("<I", len(head)) + head + b"".join(ids.tobytes() for ids in self.prompts)
@@ -73,7 +78,7 @@ class Prepared:
             prompts.append(ids[start : start + length])
             start += length
         request = None if head["request"] is None else GenerationRequest.from_json(head["request"])
-        return cls(request, prompts, head["texts"])
+        return cls(request, prompts, head["texts"], tuple(head["limits"]))
 
 
 class Preparer:
@@ -98,18 +103,19 @@ class Preparer:
         check_unsupported(fields)
         ids = self._chat_ids(fields)
         ids = self._truncated(fields, ids)
-        wanted = fields.integer("max_completion_tokens", 0, 1 << 30, None)
-        if wanted is None:
-            wanted = fields.integer("max_tokens", 0, 1 << 30, self._facts.defaults.max_tokens)
+        limits = (self._limit(len(ids), "messages", self._chat_wanted(fields)),)
+        request = request_of(self._common(fields), "chat", limits, read_seed(fields))
+        return Prepared(request, [ids], [], limits)
+
+    def _chat_wanted(self, fields: Fields) -> int | None:
+        """What a chat asked for, else the model's own default. Only what was asked for can be too much."""
+        name = "max_completion_tokens" if fields.has("max_completion_tokens") else "max_tokens"
+        wanted = fields.integer(name, 0, 1 << 30, None)
         if wanted is not None and wanted > self._facts.max_model_len:
             raise invalid(
-                "max_tokens", f"{wanted} is above the model's context of {self._facts.max_model_len} tokens"
+                name, f"{wanted} is above the model's context of {self._facts.max_model_len} tokens"
             )
-        room = self._room(len(ids), "messages", wanted)
-        request = request_of(
-            self._common(fields), "chat", room if wanted is None else min(wanted, room), read_seed(fields)
-        )
-        return Prepared(request, [ids], [])
+        return self._facts.defaults.max_tokens if wanted is None else wanted
 
     def _chat_ids(self, fields: Fields) -> array[int]:
         if self._template is None:
@@ -164,8 +170,8 @@ class Preparer:
         prompts = [self._truncated(fields, ids) for ids in prompts]
         wanted = fields.integer("max_tokens", 0, 1 << 30, 16)
         wanted = 16 if wanted is None else wanted
-        room = min(self._room(len(ids), "prompt", wanted) for ids in prompts)
-        request = request_of(self._common(fields), "completions", min(wanted, room), read_seed(fields))
+        limits = tuple(self._limit(len(ids), "prompt", wanted) for ids in prompts)
+        request = request_of(self._common(fields), "completions", limits, read_seed(fields))
         if len(prompts) * request.n > self._facts.max_prompts:
             raise invalid("prompt", f"prompts times n must not be above {self._facts.max_prompts}")
         if request.echo:
@@ -173,7 +179,7 @@ class Preparer:
                 t if t is not None else self._tokenizer.decode(list(ids), False)
                 for t, ids in zip(texts, prompts, strict=True)
             ]
-        return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [])
+        return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [], limits)
 
     def _prompts(self, fields: Fields) -> tuple[list[array[int]], list[str | None]]:
         """Text, list of texts, ids, or list of id lists → one id array for each prompt, and its text where text was sent."""
@@ -240,6 +246,12 @@ class Preparer:
         if fields.text("truncation_side", 5, "left") == "right":
             return ids[:keep]
         return ids[len(ids) - keep :] if keep < len(ids) else ids
+
+    def _limit(self, length: int, param: str, wanted: int | None) -> int:
+        """max_tokens of a prompt of `length`: what is wanted, the server's cap and the room. Raises UserError."""
+        room = self._room(length, param, wanted)
+        cap = self._facts.defaults.max_tokens_cap
+        return min(limit for limit in (room, wanted, cap) if limit is not None)
 
     def _room(self, length: int, param: str, wanted: int | None) -> int:
         """Tokens that may follow a prompt of `length`. Raises UserError context_length_exceeded."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import orjson
 
 from vsrv.errors import UserError
 from vsrv.messages import SamplingParams
+from vsrv.options import SAMPLING
 
 MAX_NESTING = 32  # rule R17: bounded before the parser recurses
 _MAX_STOPS, _MAX_STOP_CHARACTERS = 16, 256
@@ -51,7 +52,10 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """What a request that does not say gets: from generation_config.json and --override-generation-config."""
+    """What a request that does not say gets: from generation_config.json and --override-generation-config.
+
+    max_tokens is what a chat that does not say gets; max_tokens_cap lowers what is asked for as well.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -61,6 +65,7 @@ class SamplingDefaults:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     max_tokens: int | None = None
+    max_tokens_cap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,10 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A checked chat or completions request without its prompt. `params.max_tokens` is final; seeds of choices are seed + i."""
+    """A checked chat or completions request without its prompt; seeds of choices are seed + i.
+
+    `params.max_tokens` is the largest that a prompt of the request has room for; `Prepared.limits` has each prompt's own.
+    """
 
     dialect: str
     model: str
@@ -172,6 +180,17 @@ class Fields:
             raise invalid(name, f"must be from {low:g} to {high:g}, got {value:g}")
         return float(value)
 
+    def sampling(self, name: str, default: float) -> float:
+        """A sampling number within the bounds that it has everywhere."""
+        bound = SAMPLING[name]
+        if bound.kind == "int":
+            whole = self.integer(name, int(bound.low), int(bound.high), None)
+            return default if whole is None else whole
+        value = self.number(name, bound.low, bound.high, default)
+        if bound.above_low and value == bound.low:
+            raise invalid(name, f"must be above {bound.low:g}")
+        return value
+
     def boolean(self, name: str, default: bool) -> bool:
         value = self._body.get(name)
         if value is None:
@@ -240,8 +259,8 @@ class Common:
     bad_words: tuple[tuple[int, ...], ...]
 
 
-def request_of(common: Common, dialect: str, max_tokens: int, seed: int | None) -> GenerationRequest:
-    """All fields but the prompt. Raises UserError 400 naming the field."""
+def request_of(common: Common, dialect: str, limits: Sequence[int], seed: int | None) -> GenerationRequest:
+    """All fields but the prompt; `limits` is max_tokens of each prompt. Raises UserError 400 naming the field."""
     fields, facts = common.fields, common.facts
     is_chat = dialect == "chat"
     logprobs = (
@@ -260,7 +279,7 @@ def request_of(common: Common, dialect: str, max_tokens: int, seed: int | None) 
         raise UserError(400, "unsupported_parameter", "echo is not supported for chat", "echo")
     n = fields.integer("n", 1, facts.max_n, 1) or 1
     params = _params(
-        common, max_tokens, seed, logprobs, logprobs if echo and logprobs is not None else prompt_logprobs
+        common, limits, seed, logprobs, logprobs if echo and logprobs is not None else prompt_logprobs
     )
     if n > 1 and params.temperature == 0:
         raise invalid("n", "must be 1 with temperature 0: all choices would be the same")
@@ -304,36 +323,34 @@ def _chat_logprobs(fields: Fields, facts: ModelFacts) -> int | None:
 
 
 def _params(
-    common: Common, max_tokens: int, seed: int | None, logprobs: int | None, prompt_logprobs: int | None
+    common: Common,
+    limits: Sequence[int],
+    seed: int | None,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
 ) -> SamplingParams:
     fields, facts = common.fields, common.facts
     defaults = facts.defaults
-    temperature = fields.number("temperature", 0.0, 2.0, defaults.temperature)
+    temperature = fields.sampling("temperature", defaults.temperature)
     temperature = 0.0 if temperature < 1e-5 else max(temperature, 0.01)
-    top_k = fields.integer("top_k", -1, facts.vocab_size, defaults.top_k) or 0
-    top_p = fields.number("top_p", 0.0, 1.0, defaults.top_p)
-    if top_p == 0.0:
-        raise invalid("top_p", "must be above 0")
-    repetition = fields.number("repetition_penalty", 0.0, 100.0, defaults.repetition_penalty)
-    if repetition == 0.0:
-        raise invalid("repetition_penalty", "must be above 0")
+    top_k = int(fields.sampling("top_k", defaults.top_k))
     min_tokens = fields.integer("min_tokens", 0, 1 << 30, 0) or 0
-    if min_tokens > max_tokens:
-        raise invalid("min_tokens", f"must not be above max_tokens ({max_tokens})")
+    if min_tokens > min(limits):
+        raise invalid("min_tokens", f"must not be above max_tokens ({min(limits)})")
     allowed = fields.token_ids("allowed_token_ids", facts.vocab_size, 1 << 20)
     if fields.has("allowed_token_ids") and not allowed:
         raise invalid("allowed_token_ids", "must not be empty")
     stop_ids = fields.token_ids("stop_token_ids", facts.vocab_size, _MAX_STOP_IDS - len(facts.extra_stop_ids))
     ignore_eos = fields.boolean("ignore_eos", False)
     return SamplingParams(
-        max_tokens=max_tokens,
+        max_tokens=max(limits),
         temperature=temperature,
-        top_k=max(0, top_k),
-        top_p=top_p,
-        min_p=fields.number("min_p", 0.0, 1.0, defaults.min_p),
-        presence_penalty=fields.number("presence_penalty", -2.0, 2.0, defaults.presence_penalty),
-        frequency_penalty=fields.number("frequency_penalty", -2.0, 2.0, defaults.frequency_penalty),
-        repetition_penalty=repetition,
+        top_k=top_k if 0 < top_k < facts.vocab_size else 0,  # every token is no restriction
+        top_p=fields.sampling("top_p", defaults.top_p),
+        min_p=fields.sampling("min_p", defaults.min_p),
+        presence_penalty=fields.sampling("presence_penalty", defaults.presence_penalty),
+        frequency_penalty=fields.sampling("frequency_penalty", defaults.frequency_penalty),
+        repetition_penalty=fields.sampling("repetition_penalty", defaults.repetition_penalty),
         logit_bias=_biases(fields, facts.vocab_size),
         allowed_token_ids=allowed,
         bad_words=common.bad_words,
