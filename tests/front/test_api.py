@@ -101,7 +101,7 @@ class ScriptedEngine(EngineClient):
             k = params.prompt_logprobs
             prompt = LogProbs(
                 k,
-                array("I", [t for t in rest for _ in range(k + 1)]),
+                array("I", [(t + c) % 300 if c else t for t in rest for c in range(k + 1)]),
                 array("f", [-0.5] * len(rest) * (k + 1)),
                 array("I", [1] * len(rest)),
             )
@@ -367,6 +367,99 @@ def test_completions_batch_echo_and_legacy_logprobs(site: Site, client: openai.O
     assert rows.text_offset == [sum(map(len, rows.tokens[:i])) for i in range(len(rows.tokens))]
     none = client.completions.create(model="m", prompt="Hello", echo=True, logprobs=1, max_tokens=0)
     assert none.choices[0].text == "Hello" and none.usage.completion_tokens == 0
+
+
+WIDE = "naïve café 東京 🙂 emoji 🙂"
+
+
+def legacy_rows(site: Site, body: dict[str, Any]) -> tuple[str, dict[str, list[Any]]]:
+    """Text and logprobs of the first choice, whole; the folded stream has to be the same."""
+    _, whole = site.post("/v1/completions", body)
+    choice = whole["choices"][0]
+    _, _, data = site.request("POST", "/v1/completions", {**body, "stream": True})
+    chunks = [json.loads(line[6:]) for line in data.decode().splitlines() if line.startswith("data: {")]
+    parts = [part for chunk in chunks for part in chunk["choices"] if part["index"] == 0]
+    assert "".join(part["text"] for part in parts) == choice["text"]
+    for name, values in choice["logprobs"].items():
+        assert [v for part in parts if part["logprobs"] for v in part["logprobs"][name]] == values
+    return choice["text"], choice["logprobs"]
+
+
+@pytest.mark.parametrize("stop", [None, ["quick brown", "emoji X"], ["🙂 emoji 🙂Z"]])
+@pytest.mark.parametrize("echo", [None, WIDE, "plain"])
+@pytest.mark.parametrize("as_ids", [False, True])
+def test_text_offsets_follow_the_tokens(
+    site: Site, stop: list[str] | None, echo: str | None, as_ids: bool
+) -> None:
+    body = {"prompt": echo or "x", "echo": echo is not None, "stop": stop, "logprobs": 2, "max_tokens": 90}
+    for reply in ("Hello, the quick fox.", WIDE):
+        site.engine.reply = reply
+        text, rows = legacy_rows(site, {**body, "return_tokens_as_token_ids": as_ids})
+        assert text == (echo or "") + reply
+        sizes = [len(token) for token in rows["tokens"]]
+        if not as_ids:
+            assert "".join(rows["tokens"]) == text + "<|im_end|>"
+            assert rows["text_offset"] == [sum(sizes[:i]) for i in range(len(sizes))]
+        assert rows["text_offset"] == sorted(rows["text_offset"]) and rows["text_offset"][-1] == len(text)
+
+
+def test_offsets_after_control_tokens(site: Site) -> None:
+    """In the echo of ids they are text, in an answer they are not."""
+    site.engine.reply = "a<|endoftext|>b"
+    body = {"prompt": [1, 40, 2, 41], "echo": True, "logprobs": 0}
+    text, rows = legacy_rows(site, body)
+    assert text == "<|im_start|>" + rows["tokens"][1] + "<|im_end|>" + rows["tokens"][3] + "ab"
+    assert rows["text_offset"] == [0, 12, 13, 23, 24, 25, 25, 26]
+    assert rows["tokens"][4:] == ["a", "<|endoftext|>", "b", "<|im_end|>"]
+    _, rows = legacy_rows(site, {**body, "skip_special_tokens": False})
+    assert rows["text_offset"] == [0, 12, 13, 23, 24, 25, 38, 39]
+
+
+def test_split_characters_in_logprobs(site: Site, client: openai.OpenAI) -> None:
+    site.engine.reply = "東🙂é"
+    answer = client.chat.completions.create(model="m", messages=HELLO, logprobs=True, top_logprobs=3)
+    entries = answer.choices[0].logprobs.content[:-1]
+    assert b"".join(bytes(entry.bytes) for entry in entries).decode() == "東🙂é"
+    seen = b""
+    for entry in entries:
+        before = seen.decode(errors="ignore")
+        seen += bytes(entry.bytes)
+        assert entry.token == seen.decode(errors="ignore").removeprefix(before)
+    assert "" in [entry.token for entry in entries], "no token was in the middle of a character"
+    for path in ("/v1/completions", "/v1/chat/completions"):
+        _, answer = site.post(path, {"prompt": "東é", "messages": HELLO, "prompt_logprobs": 0})
+        rows = answer["prompt_logprobs"] if "chat" in path else answer["choices"][0]["prompt_logprobs"]
+        shown = [row["decoded_token"] for entry in rows[1:] for row in entry.values()]
+        assert not any("\ufffd" in text for text in shown)
+
+
+def test_candidates_of_legacy_logprobs_stay_apart(site: Site) -> None:
+    site.engine.reply = "ÿϡ⁂ 🙂"
+    _, rows = legacy_rows(site, {"prompt": "x", "logprobs": 20, "max_tokens": 60})
+    for token, top in zip(rows["tokens"], rows["top_logprobs"], strict=True):
+        assert len(top) == 21 and token in top and top[token] == -1.5
+        assert not any("\ufffd" in key for key in top if key != token)
+    spelled = [key for top in rows["top_logprobs"] for key in top if key.startswith("bytes:")]
+    assert spelled and all(re.fullmatch(r"bytes:(\\x[0-9a-f]{2})+", key) for key in spelled)
+
+
+def test_prompt_logprobs_and_an_echo_have_each_their_own_number(site: Site) -> None:
+    for asked, echoed in ((3, 1), (1, 3), (0, 2)):
+        body = {
+            "prompt": "Hello dog",
+            "echo": True,
+            "logprobs": echoed,
+            "prompt_logprobs": asked,
+            "max_tokens": 1,
+        }
+        _, answer = site.post("/v1/completions", body)
+        assert site.engine.generates[-1].params.prompt_logprobs == 3 if 3 in (asked, echoed) else 2
+        choice = answer["choices"][0]
+        assert len(choice["prompt_logprobs"]) == len(site.engine.generates[-1].prompt_token_ids)
+        assert len(choice["logprobs"]["tokens"]) == len(choice["prompt_logprobs"]) + 1
+        ids = choice["prompt_logprobs"][1]
+        assert len(ids) == asked + 1 and max(entry["rank"] for entry in ids.values()) == max(1, asked)
+        assert len(choice["logprobs"]["top_logprobs"][1]) == echoed + 1
 
 
 def test_prompt_logprobs_token_ids_and_n(site: Site) -> None:

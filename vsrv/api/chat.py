@@ -29,6 +29,10 @@ class ChatAnswer:
         self._ids = ids
         self._texts = texts
         self._style = style
+        after = generation.prepared.prompts[0][-1]
+        self._readers = [
+            texts.reader(self._request.skip_special_tokens, after) for _ in range(self._request.n)
+        ]
 
     async def whole(self) -> dict[str, Any]:
         count = self._request.n
@@ -48,7 +52,7 @@ class ChatAnswer:
             {
                 "index": i,
                 "message": {"role": self._style.role, "content": text[i], "refusal": None},
-                "logprobs": {"content": self._texts.chat_rows(tuple(rows[i])), "refusal": None}
+                "logprobs": {"content": self._readers[i].chat_rows(tuple(rows[i])), "refusal": None}
                 if self._request.logprobs is not None
                 else None,
                 "finish_reason": None if end is None else end.finish_reason,
@@ -66,11 +70,17 @@ class ChatAnswer:
             "service_tier": None,
             "system_fingerprint": self._ids.fingerprint,
             "usage": usage_object(self._generation.usage, self._style.cached_tokens),
-            "prompt_logprobs": None if prompt_rows is None else self._texts.prompt_rows(prompt_rows),
+            "prompt_logprobs": self._prompt_logprobs(prompt_rows),
         }
         if self._request.return_token_ids:
             answer["prompt_token_ids"] = self._generation.prepared.prompts[0].tolist()
         return answer
+
+    def _prompt_logprobs(self, rows: tuple[TokenLogProb, ...] | None) -> list[dict[str, Any] | None] | None:
+        if rows is None or self._request.prompt_logprobs is None:
+            return None
+        first = self._generation.prepared.prompts[0][0]
+        return self._texts.prompt_rows(first, rows, self._request.prompt_logprobs)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Role chunks first, one chunk for each engine output, usage if asked, [DONE]."""
@@ -96,7 +106,7 @@ class ChatAnswer:
         choice: dict[str, Any] = {
             "index": part.index,
             "delta": {"content": part.text} if part.text or part.finish_reason is None else {},
-            "logprobs": {"content": self._texts.chat_rows(part.logprobs)}
+            "logprobs": {"content": self._readers[part.index].chat_rows(part.logprobs)}
             if self._request.logprobs is not None
             else None,
             "finish_reason": part.finish_reason,

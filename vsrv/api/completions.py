@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from vsrv.api.chat import ChatStyle
@@ -21,7 +22,8 @@ class CompletionAnswer:
         self._texts = texts
         self._style = style
         self._count = len(generation.prepared.prompts) * self._request.n
-        self._offsets = [0] * self._count  # characters that a choice has sent
+        skip = self._request.skip_special_tokens
+        self._readers = [texts.reader(skip, self._prompt(i)[-1]) for i in range(self._count)]
         self._begun = [False] * self._count
 
     async def whole(self) -> dict[str, Any]:
@@ -36,7 +38,10 @@ class CompletionAnswer:
             if shown["logprobs"] is not None:
                 _extend(choice, shown["logprobs"])
             if part.prompt_logprobs is not None and self._request.prompt_logprobs is not None:
-                choice["prompt"] = self._texts.prompt_rows(part.prompt_logprobs)
+                first = self._prompt(part.index)[0]
+                choice["prompt"] = self._texts.prompt_rows(
+                    first, part.prompt_logprobs, self._request.prompt_logprobs
+                )
             if part.finish_reason is not None:
                 choice["end"] = part
         choices = [
@@ -95,19 +100,25 @@ class CompletionAnswer:
 
     def _shown(self, part: Part) -> dict[str, Any]:
         """Text and log probabilities of a part; the first part of a choice carries the echoed prompt."""
-        text, rows, bare = part.text, part.logprobs, False
+        text, wanted = part.text, self._request.logprobs
+        shown: dict[str, Any] | None = None
+        reader = self._readers[part.index]
         if not self._begun[part.index]:
             self._begun[part.index] = True
             if self._request.echo:
-                text = self._generation.prepared.prompt_texts[part.index // self._request.n] + text
-                if self._request.logprobs is not None:
-                    first = TokenLogProb(self._prompt(part.index)[0], 0.0, 1, ())
-                    rows = (first, *(part.prompt_logprobs or ()), *part.logprobs)
-                    bare = True
-        offset = self._offsets[part.index]
-        self._offsets[part.index] += len(text)
-        logprobs = self._texts.legacy(rows, offset, bare) if self._request.logprobs is not None else None
-        return {"text": text, "logprobs": logprobs}
+                prompt = self._generation.prepared.prompt_texts[part.index // self._request.n]
+                text = prompt + text
+                if wanted is not None:
+                    shown = reader.echo(self._prompt_rows(part, wanted), prompt)
+        if wanted is not None:
+            rows = reader.legacy(part.logprobs)
+            shown = rows if shown is None else {name: shown[name] + values for name, values in rows.items()}
+        return {"text": text, "logprobs": shown}
+
+    def _prompt_rows(self, part: Part, k: int) -> tuple[TokenLogProb, ...]:
+        """Rows of an echoed prompt with the `k` best: more are there if prompt_logprobs asks for more."""
+        first = TokenLogProb(self._prompt(part.index)[0], 0.0, 1, ())
+        return (first, *(replace(row, top=row.top[:k]) for row in part.prompt_logprobs or ()))
 
     def _prompt(self, index: int) -> list[int]:
         return self._generation.prepared.prompts[index // self._request.n].tolist()

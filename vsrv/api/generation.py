@@ -145,7 +145,8 @@ class Generation:
                 own = replace(params, max_tokens=self.prepared.limits[place], seed=seed)
                 prompt = prompts[place]
                 stream = self.engine.submit(prompt, own, self.cache_salt, request.priority)
-                self._choices.append(_Choice(index, stream, Detokenizer(self.tokenizer, options)))
+                text = Detokenizer(self.tokenizer, options, prompt[-1])
+                self._choices.append(_Choice(index, stream, text))
         except EngineError as error:
             self.close()
             raise UserError(503, error.code, error.message, None, error.retry_after_s) from None

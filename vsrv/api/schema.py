@@ -278,9 +278,8 @@ def request_of(common: Common, dialect: str, limits: Sequence[int], seed: int | 
     if is_chat and echo:
         raise UserError(400, "unsupported_parameter", "echo is not supported for chat", "echo")
     n = fields.integer("n", 1, facts.max_n, 1) or 1
-    params = _params(
-        common, limits, seed, logprobs, logprobs if echo and logprobs is not None else prompt_logprobs
-    )
+    asked = [k for k in (prompt_logprobs, logprobs if echo else None) if k is not None]
+    params = _params(common, limits, seed, logprobs, max(asked, default=None))
     if n > 1 and params.temperature == 0:
         raise invalid("n", "must be 1 with temperature 0: all choices would be the same")
     best_of = fields.integer("best_of", 1, facts.max_n, n)
