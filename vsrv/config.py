@@ -20,6 +20,7 @@ from vsrv.options import FOREIGN, OPTIONS, SAMPLING, Option
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)$")
 _OTHER_VARIABLES = {"VSRV_CACHE_DIR", "VSRV_URL"}  # read elsewhere, no settings of the server
 _HUMAN = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*]+")
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 MASK = "********"
@@ -166,7 +167,7 @@ def _converted(option: Option, raw: Any) -> Any:
             raise ValueError(f"expected a number, not {raw!r}")
         return value
     if kind == "list":
-        return _strings(raw)
+        return _keys(raw) if option.name == "api-key" else _strings(raw)
     value = json.loads(raw) if isinstance(raw, str) else raw
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
@@ -195,19 +196,30 @@ def _integer(option: Option, raw: Any) -> int | None:
 
 def _strings(raw: Any) -> tuple[str, ...]:
     """A list, a JSON list, or comma-separated text; on the command line each word may be any of these."""
-    if isinstance(raw, str):
-        raw = json.loads(raw) if raw.lstrip().startswith("[") else raw.split(",")
-    if not isinstance(raw, list | tuple):
-        raise ValueError(f"expected a list, not {raw!r}")
     items: list[str] = []
-    for item in raw:
-        if not isinstance(item, str):
-            raise ValueError(f"expected text in the list, not {item!r}")
-        if item.lstrip().startswith("["):
-            items += _strings(item)
-        elif item:
-            items.append(item)
-    return tuple(items)
+    for word in _listed(raw):
+        items += _listed(word) if word.lstrip().startswith("[") else word.split(",")
+    return tuple(item.strip() for item in items if item.strip())
+
+
+def _keys(raw: Any) -> tuple[str, ...]:
+    """A key may have any character in it, so that only a list or a JSON list holds several. An empty one is the variable that
+    a script forgot to set: that must not open the server."""
+    keys: list[str] = []
+    for word in _listed(raw):
+        keys += _listed(word)
+    if not all(key.strip() for key in keys):
+        raise ValueError("a key is empty; leave the option out to serve without a key")
+    return tuple(keys)
+
+
+def _listed(raw: Any) -> list[str]:
+    """One text, a JSON list or a list, as a list of texts. What is wrong is not shown: it may be a key."""
+    if isinstance(raw, str):
+        raw = json.loads(raw) if raw.lstrip().startswith("[") else [raw]
+    if not isinstance(raw, list | tuple) or not all(isinstance(item, str) for item in raw):
+        raise ValueError("expected a list of texts")
+    return list(raw)
 
 
 def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Values:
@@ -317,6 +329,11 @@ def _cross_check(values: Values) -> None:
         raise ConfigError(
             "--allow-credentials needs exact --allowed-origins: a browser refuses * with credentials"
         )
+    for origin in get("allowed-origins"):
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"--allowed-origins {origin}: expected * or scheme://host[:port] without a path, as browsers send it"
+            )
     if any(len(key) < 3 for key in get("api-key")):
         raise ConfigError("--api-key: a key needs at least 3 characters")
 

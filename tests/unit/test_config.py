@@ -40,7 +40,9 @@ def sample(option: Option) -> tuple[str, Any]:
     if option.kind == "bool":
         return str(not option.default).lower(), not option.default
     if option.name == "api-key":
-        return "key-a,key-b", ("key-a", "key-b")
+        return '["key-a", "key,b"]', ("key-a", "key,b")
+    if option.name == "allowed-origins":
+        return "https://a,http://b:8080", ("https://a", "http://b:8080")
     return SAMPLES[option.kind]
 
 
@@ -156,6 +158,12 @@ def test_human_integers(text: str, value: int | None) -> None:
         ({"dtype": "int3"}, {}, "--dtype must be one of"),
         ({"hf-overrides": "[1]"}, {}, "JSON object"),
         ({"allow-credentials": "true", "allowed-origins": ["*"]}, {}, "exact --allowed-origins"),
+        ({"api-key": [""]}, {}, "--api-key: a key is empty"),
+        ({"api-key": ["good-key", " "]}, {}, "--api-key: a key is empty"),
+        ({"api-key": ["[1]"]}, {}, "--api-key: expected a list of texts"),
+        ({"allowed-origins": ["a.example"]}, {}, "--allowed-origins a.example: expected .* scheme://host"),
+        ({"allowed-origins": ["https://a/"]}, {}, "https://a/: expected .* without a path"),
+        ({"allowed-origins": ["https://*.a"]}, {}, "scheme://host"),
         ({}, {"VSRV_PROT": "1"}, "VSRV_PROT.*VSRV_PORT"),
         ({}, {"VSRV_PORT": "x"}, "VSRV_PORT: expected an integer"),
         ({"config": "/none.toml"}, {}, "/none.toml"),
@@ -240,6 +248,32 @@ def test_environment_peculiarities() -> None:
     assert config.get("port") == 8000 and config.get("host") == "127.0.0.1" and len(config.warnings) == 2
     assert resolve({}, {"VLLM_API_KEY": "abc", "VSRV_API_KEY": "xyz"}).get("api-key") == ("xyz",)
     assert resolve({}, {"VLLM_API_KEY": "abc"}).get("api-key") == ("abc",)
+
+
+def test_words_of_lists_are_split_at_commas_but_keys_are_not() -> None:
+    words = [
+        "--allowed-origins",
+        "https://a,https://b:1",
+        "*",
+        "--allowed-origins",
+        '["http://c"]',
+        "--api-key",
+        "a,b1",
+        "c,d1",
+    ]
+    config = resolve(cli.parse(words), {})
+    assert config.get("allowed-origins") == ("https://a", "https://b:1", "*", "http://c")
+    assert config.get("api-key") == ("a,b1", "c,d1")
+    for name in ("VSRV_API_KEY", "VLLM_API_KEY"):  # as in vLLM, where the variable is one key
+        assert resolve({}, {name: "a,b"}).get("api-key") == ("a,b",)
+        assert resolve({}, {name: '["key", "yek"]'}).get("api-key") == ("key", "yek")
+
+
+def test_an_empty_key_in_a_file_opens_no_server(tmp_path: Path) -> None:
+    for text in ('api-key = ""', 'api-key = ["good-key", ""]'):
+        (tmp_path / "v.toml").write_text(text)
+        with pytest.raises(ConfigError, match="api-key: a key is empty"):
+            resolve({"config": str(tmp_path / "v.toml")}, {})
 
 
 def test_secrets_are_masked_everywhere() -> None:
