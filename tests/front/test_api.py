@@ -624,6 +624,12 @@ def test_what_clients_send_besides_is_accepted(site: Site, extra: dict[str, Any]
     assert site.post("/v1/chat/completions", {"messages": HELLO, **extra})[0] == 200
 
 
+def test_prompt_logprobs_0_is_no_hindrance_to_a_stream(site: Site) -> None:
+    chunks = stream_of(site, "/v1/chat/completions", {"messages": HELLO, "prompt_logprobs": 0})
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert site.engine.generates[0].params.prompt_logprobs is None
+
+
 def max_tokens_of(site: Site, path: str, body: dict[str, Any]) -> list[int]:
     before = len(site.engine.generates)
     status, answer = site.post(path, body)
@@ -719,6 +725,76 @@ def test_sampling_fields_reach_the_engine(site: Site) -> None:
         3,
     )
     assert tuple(site.tokenizer.encode("fox", False)) in p.bad_words
+
+
+def stream_of(site: Site, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    _, _, data = site.request("POST", path, {**body, "stream": True})
+    return [json.loads(line[6:]) for line in data.decode().splitlines() if line.startswith("data: {")]
+
+
+def test_a_request_names_itself(site: Site) -> None:
+    for path, body, prefix in (
+        ("/v1/chat/completions", {"messages": HELLO}, "chatcmpl"),
+        ("/v1/completions", {"prompt": "x"}, "cmpl"),
+    ):
+        assert site.post(path, {**body, "request_id": "mine-1"})[1]["id"] == f"{prefix}-mine-1"
+        assert stream_of(site, path, {**body, "request_id": "mine-2"})[-1]["id"] == f"{prefix}-mine-2"
+        _, answer = site.post(path, {**body, "request_id": "mine"}, **{"X-Request-Id": "header"})
+        assert answer["id"] == f"{prefix}-header"
+        for wrong in ("", "a b", "x" * 129, "a\nb", 7):
+            status, answer = site.post(path, {**body, "request_id": wrong})
+            assert (status, answer["error"]["param"]) == (400, "request_id")
+
+
+def test_token_ids_in_streams(site: Site) -> None:
+    chunks = stream_of(site, "/v1/chat/completions", {"messages": HELLO, "return_token_ids": True, "n": 2})
+    prompt = site.engine.generates[0].prompt_token_ids.tolist()
+    assert [c.get("prompt_token_ids") for c in chunks[:2]] == [prompt, prompt]
+    assert all("prompt_token_ids" not in c and "token_ids" in c["choices"][0] for c in chunks[2:])
+    body = {"prompt": [[40], [41, 42]], "return_token_ids": True}
+    parts = [c["choices"][0] for c in stream_of(site, "/v1/completions", body)]
+    shown = [(p["index"], p["prompt_token_ids"]) for p in parts if "prompt_token_ids" in p]
+    assert sorted(shown) == [(0, [40]), (1, [41, 42])]
+    assert all("prompt_token_ids" not in c for c in stream_of(site, "/v1/completions", {"prompt": "x"}))
+
+
+def test_tokens_are_spelled_on_request(site: Site) -> None:
+    _, answer = site.post("/tokenize", {"prompt": "Hello dog", "return_token_strs": True})
+    assert answer["token_strs"] == [site.tokenizer.token_string(i) for i in answer["tokens"]]
+    assert "".join(answer["token_strs"]) == "HelloĠdog"
+    assert site.post("/tokenize", {"prompt": "Hello dog"})[1]["token_strs"] is None
+
+
+def test_reasoning_effort_reaches_the_template(folder: Path) -> None:
+    site = Site(
+        folder,
+        template="{{ enable_thinking }} {{ reasoning_effort }}",
+        template_variables={"enable_thinking": False},
+    )
+    try:
+        for asked, text in (
+            ({}, "False "),
+            ({"reasoning_effort": "high"}, "True high"),
+            ({"reasoning_effort": "none"}, "False none"),
+            ({"reasoning_effort": "max", "chat_template_kwargs": {"enable_thinking": False}}, "False max"),
+        ):
+            _, answer = site.post("/tokenize", {"messages": HELLO, **asked})
+            assert site.tokenizer.decode(answer["tokens"]) == text
+        for wrong in ("", "huge", 3, {}):
+            status, answer = site.post("/v1/chat/completions", {"messages": HELLO, "reasoning_effort": wrong})
+            assert (status, answer["error"]["param"]) == (400, "reasoning_effort")
+    finally:
+        site.stop()
+
+
+def test_an_echo_is_what_was_read(site: Site) -> None:
+    ids = site.tokenizer.encode("Hello quick dog", True).tolist()
+    for side, kept in (("left", ids[-2:]), ("right", ids[:2])):
+        body = {"prompt": "Hello quick dog", "echo": True, "max_tokens": 0, "truncate_prompt_tokens": 2}
+        _, answer = site.post("/v1/completions", {**body, "truncation_side": side})
+        assert answer["choices"][0]["text"] == site.tokenizer.decode(kept) != "Hello quick dog"
+    _, answer = site.post("/v1/completions", {**body, "truncate_prompt_tokens": 100})
+    assert answer["choices"][0]["text"] == "Hello quick dog"
 
 
 def test_user_text_never_becomes_a_control_token(site: Site) -> None:

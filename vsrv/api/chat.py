@@ -72,9 +72,12 @@ class ChatAnswer:
             "usage": usage_object(self._generation.usage, self._style.cached_tokens),
             "prompt_logprobs": self._prompt_logprobs(prompt_rows),
         }
-        if self._request.return_token_ids:
-            answer["prompt_token_ids"] = self._generation.prepared.prompts[0].tolist()
-        return answer
+        return {**answer, **self._prompt_ids()}
+
+    def _prompt_ids(self) -> dict[str, Any]:
+        if not self._request.return_token_ids:
+            return {}
+        return {"prompt_token_ids": self._generation.prepared.prompts[0].tolist()}
 
     def _prompt_logprobs(self, rows: tuple[TokenLogProb, ...] | None) -> list[dict[str, Any] | None] | None:
         if rows is None or self._request.prompt_logprobs is None:
@@ -91,7 +94,8 @@ class ChatAnswer:
                 for index in range(self._request.n):
                     delta = {"role": self._style.role, "content": ""}
                     yield self._chunk(
-                        [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
+                        [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}],
+                        self._prompt_ids(),
                     )
             if part.text or part.logprobs or part.finish_reason is not None or self._request.return_token_ids:
                 yield self._chunk([self._choice(part)])
@@ -117,10 +121,11 @@ class ChatAnswer:
             choice["token_ids"] = list(part.token_ids)
         return choice
 
-    def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
+    def _chunk(self, choices: list[dict[str, Any]], extra: dict[str, Any] | None = None) -> bytes:
         chunk: dict[str, Any] = {
             **self._base(),
             "choices": choices,
+            **(extra or {}),
             "system_fingerprint": self._ids.fingerprint,
         }
         if self._request.include_usage:

@@ -69,6 +69,7 @@ class CompletionAnswer:
 
     async def stream(self) -> AsyncIterator[bytes]:
         async for part in self._generation.parts():
+            first = not self._begun[part.index]
             shown = self._shown(part)
             if not (
                 shown["text"] or shown["logprobs"] or part.finish_reason or self._request.return_token_ids
@@ -82,6 +83,8 @@ class CompletionAnswer:
             }
             if self._request.return_token_ids:
                 choice["token_ids"] = list(part.token_ids)
+                if first:
+                    choice["prompt_token_ids"] = self._prompt(part.index)
             chunk: dict[str, Any] = {
                 **self._base(),
                 "choices": [choice],

@@ -33,6 +33,7 @@ _CHARACTERS_PER_TOKEN = (
     16  # no text is shorter than tokens x this in real vocabularies: longer ones cannot fit
 )
 _MAX_BAD_WORD_IDS = 60
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _FORBIDDEN_VARIABLES = {
     "messages",
     "tools",
@@ -159,25 +160,30 @@ class Preparer:
                     "chat_template_kwargs",
                     f"{name[:60]!r} is not allowed: plain names with scalar values only",
                 )
-        variables = {**self._facts.template_variables, **given}
-        effort = fields.text("reasoning_effort", 16, "")
-        return {**variables, "reasoning_effort": effort} if effort else variables
+        defaults = self._facts.template_variables
+        if not fields.has("reasoning_effort"):
+            return {**defaults, **given}
+        effort = fields.raw("reasoning_effort")
+        if effort not in _EFFORTS:
+            raise invalid("reasoning_effort", f"expected one of {', '.join(_EFFORTS)}")
+        thinking = effort != "none"  # what most templates look at; the request may say otherwise
+        return {**defaults, "enable_thinking": thinking, **given, "reasoning_effort": effort}
 
     def _completions(self, fields: Fields) -> Prepared:
         check_model(fields, self._facts)
         check_unsupported(fields)
-        prompts, texts = self._prompts(fields)
-        prompts = [self._truncated(fields, ids) for ids in prompts]
+        sent, texts = self._prompts(fields)
+        prompts = [self._truncated(fields, ids) for ids in sent]
         wanted = fields.integer("max_tokens", 0, 1 << 30, 16)
         wanted = 16 if wanted is None else wanted
         limits = tuple(self._limit(len(ids), "prompt", wanted) for ids in prompts)
         request = request_of(self._common(fields), "completions", limits, read_seed(fields))
         if len(prompts) * request.n > self._facts.max_prompts:
             raise invalid("prompt", f"prompts times n must not be above {self._facts.max_prompts}")
-        if request.echo:
+        if request.echo:  # what was cut away was not read, so it is not echoed either
             texts = [
-                t if t is not None else self._tokenizer.decode(list(ids), False)
-                for t, ids in zip(texts, prompts, strict=True)
+                t if t is not None and len(ids) == len(whole) else self._tokenizer.decode(list(ids), False)
+                for t, ids, whole in zip(texts, prompts, sent, strict=True)
             ]
         return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [], limits)
 
@@ -216,11 +222,14 @@ class Preparer:
     def _tokenize(self, fields: Fields) -> Prepared:
         check_model(fields, self._facts)
         if fields.has("messages"):
-            return Prepared(None, [self._chat_ids(fields)], [])
-        text = fields.text("prompt", self._facts.max_model_len * _CHARACTERS_PER_TOKEN, "")
-        if not fields.has("prompt"):
+            ids = self._chat_ids(fields)
+        elif fields.has("prompt"):
+            text = fields.text("prompt", self._facts.max_model_len * _CHARACTERS_PER_TOKEN, "")
+            ids = self._tokenizer.encode(text, fields.boolean("add_special_tokens", True))
+        else:
             raise invalid("prompt", "is missing: send prompt or messages")
-        return Prepared(None, [self._tokenizer.encode(text, fields.boolean("add_special_tokens", True))], [])
+        spelled = fields.boolean("return_token_strs", False)
+        return Prepared(None, [ids], [self._tokenizer.token_string(i) for i in ids] if spelled else [])
 
     def _common(self, fields: Fields) -> Common:
         words: list[tuple[int, ...]] = []

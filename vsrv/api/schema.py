@@ -23,6 +23,8 @@ _MAX_BIASES, _MAX_BAD_WORDS, _MAX_STOP_IDS = 1024, 128, 120
 _INT64 = 2**63
 _STRING, _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
 # Fields that ask for something this version does not do, with the values that ask for nothing.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "tools": (None,),
@@ -109,6 +111,7 @@ class GenerationRequest:
     tokens_as_ids: bool = False
     priority: int = 0
     cache_salt: str = ""
+    request_id: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -268,8 +271,10 @@ def request_of(common: Common, dialect: str, limits: Sequence[int], seed: int | 
     )
     prompt_logprobs = fields.integer("prompt_logprobs", 0, facts.max_logprobs, None)
     stream = fields.boolean("stream", False)
-    if stream and prompt_logprobs is not None:
+    if stream and prompt_logprobs:
         raise invalid("prompt_logprobs", "is not available with stream")
+    if stream:
+        prompt_logprobs = None  # 0 is accepted, as in vLLM, and no chunk has a place for it
     options = fields.raw("stream_options")
     if options is not None and (not stream or not isinstance(options, dict)):
         raise invalid("stream_options", "needs stream: true" if not stream else "expected an object")
@@ -303,6 +308,7 @@ def request_of(common: Common, dialect: str, limits: Sequence[int], seed: int | 
         tokens_as_ids=fields.boolean("return_tokens_as_token_ids", False),
         priority=fields.integer("priority", -(2**31), 2**31 - 1, 0) or 0,
         cache_salt=_cache_salt(fields),
+        request_id=_request_id(fields),
     )
 
 
@@ -311,6 +317,14 @@ def _cache_salt(fields: Fields) -> str:
     if fields.has("cache_salt") and not salt:
         raise invalid("cache_salt", "must not be empty")
     return salt
+
+
+def _request_id(fields: Fields) -> str:
+    """Enters the answer's id, so it has to be what an X-Request-Id may be."""
+    name = fields.text("request_id", 128, "")
+    if fields.has("request_id") and not _REQUEST_ID.fullmatch(name):
+        raise invalid("request_id", "expected 1 to 128 letters, digits or any of - _ . :")
+    return name
 
 
 def _chat_logprobs(fields: Fields, facts: ModelFacts) -> int | None:
