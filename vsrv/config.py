@@ -11,16 +11,20 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vsrv.errors import ConfigError
-from vsrv.options import FOREIGN, OPTIONS, SAMPLING, Option
+from vsrv.options import OPTIONS, SAMPLING, Option
+
+if TYPE_CHECKING:
+    from vsrv.options_vllm import Foreign
 
 # Kubernetes and Docker set such variables for a service that happens to be called vsrv or vllm.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)$")
 _OTHER_VARIABLES = {"VSRV_CACHE_DIR", "VSRV_URL"}  # read elsewhere, no settings of the server
 _HUMAN = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*]+")
+_LEVELS = {"critical": "error", "fatal": "error", "warn": "warning", "trace": "debug", "notset": "debug"}
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 MASK = "********"
@@ -122,13 +126,43 @@ _BY_NAME = {option.name: option for option in OPTIONS}
 
 def unknown_option(spelling: str) -> ConfigError:
     """The error for an unknown flag or key: why a known vLLM flag is not there, else the nearest name."""
+    foreign = foreign_flag(spelling)
+    if foreign is not None:
+        return ConfigError(f"{spelling}: {foreign.reason}")
     name = spelling.lstrip("-").replace("_", "-").removeprefix("no-")
-    for reason, names in FOREIGN:
-        if name in names:
-            return ConfigError(f"{spelling}: {reason}")
-    near = difflib.get_close_matches(name, _BY_NAME, 1, 0.5)
+    near = difflib.get_close_matches(name, _BY_NAME, 1, 0.7)
     hint = f"; did you mean --{near[0]}?" if near else "; `vsrv serve --help` lists all options"
     return ConfigError(f"unknown option {spelling}{hint}")
+
+
+def foreign_flag(spelling: str) -> Foreign | None:
+    """The vLLM flag that `--name`, `--no-name`, `--name.key`, `-short` or a file's key means, if vsrv does not have it."""
+    from vsrv.options_vllm import FOREIGN
+
+    name = spelling.partition(".")[0]
+    if name.startswith("-") and not name.startswith("--"):
+        return next((row for row in FOREIGN.values() if name in row.shorts), None)
+    name = name.lstrip("-").replace("_", "-")
+    return FOREIGN.get(name) or FOREIGN.get(name.removeprefix("no-"))
+
+
+def check_foreign(row: Foreign, raw: Any, where: str) -> None:
+    """vLLM's own default asks for nothing. Raises ConfigError with the reason at any other value."""
+    if row.any_value or raw is None:
+        return
+    texts = [str(item) for item in raw] if isinstance(raw, list) else [str(raw)]
+    if row.is_switch:
+        texts = [text.lower() for text in texts]
+    neutral = {row.default} if row.default else {"", "None", "null", "{}", "[]"}
+    if not all(text in neutral or _number(text) == _number(row.default) is not None for text in texts):
+        raise ConfigError(f"{where} {' '.join(texts)}: {row.reason}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def checked(option: Option, raw: Any, where: str) -> Any:
@@ -137,6 +171,8 @@ def checked(option: Option, raw: Any, where: str) -> Any:
         value = _converted(option, raw)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
+    if str(value) in option.refusals:
+        raise ConfigError(f"{where} {raw}: {option.refusals[str(value)]}")
     if option.refused and value != option.default and value != option.fallback:
         raise ConfigError(f"{where} {raw}: {option.refused}")
     if option.choices and value is not None and value not in option.choices:
@@ -153,7 +189,9 @@ def _converted(option: Option, raw: Any) -> Any:
     if kind == "str":
         if not isinstance(raw, str):
             raise ValueError(f"expected text, not {raw!r}")
-        return raw.lower() if option.name in ("log-level", "log-format") else raw
+        if option.name == "log-level":
+            return _LEVELS.get(raw.lower(), raw.lower())
+        return raw.lower() if option.name == "log-format" else raw
     if kind == "bool":
         text = str(raw).lower()
         if text not in _TRUE | _FALSE:
@@ -180,18 +218,24 @@ def _integer(option: Option, raw: Any) -> int | None:
     text = str(raw).strip()
     if option.fallback == -1 and text in ("auto", "-1"):
         return None
-    if option.human and (match := _HUMAN.fullmatch(text)):
-        unit = match[2]
-        base = 1024 if unit.isupper() else 1000
-        value = float(match[1]) * base ** _POWERS.get(unit.lower(), 0)
-        if value == int(value):
-            return int(value)
+    if option.human and (value := _human(text)) is not None:
+        return value
     try:
         return int(text)
     except ValueError:
         raise ValueError(
             f"expected an integer{' such as 8192, 8k or 8K' if option.human else ''}, not {raw!r}"
         ) from None
+
+
+def _human(text: str) -> int | None:
+    """8192, 8k (1000), 8K (1024), 25.6k → an integer; None if it is none."""
+    match = _HUMAN.fullmatch(text)
+    if match is None:
+        return None
+    base = 1024 if match[2].isupper() else 1000
+    value = float(match[1]) * base ** _POWERS.get(match[2].lower(), 0)
+    return int(value) if value == int(value) else None
 
 
 def _strings(raw: Any) -> tuple[str, ...]:
@@ -245,22 +289,50 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Values
 
 
 def _from_file(path: Path) -> Values:
-    if path.suffix in (".yaml", ".yml"):
-        raise ConfigError(
-            f"--config {path}: write the options as TOML, `name = value` on each line, in a .toml file"
-        )
     try:
-        table = tomllib.loads(path.read_text())
+        text = path.read_text()
+        table = _yaml(path, text) if path.suffix in (".yaml", ".yml") else tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config {path}: {error}") from None
     values: Values = {}
     for key, raw in table.items():
         name = key.replace("_", "-")
-        option = _BY_NAME.get(name)
+        option, foreign = _BY_NAME.get(name), foreign_flag(key)
+        if foreign is not None:
+            check_foreign(foreign, raw, f"{path}: {key}")
+            continue
         if option is None or name == "config":
             raise ConfigError(f"{path}: {unknown_option(key)}")
         values[name] = Value(checked(option, raw, f"{path}: {key}"), f"file {path}")
     return values
+
+
+def _yaml(path: Path, text: str) -> dict[str, Any]:
+    """vLLM's flat form: a name and a value on each line; a null says nothing. Raises ValueError."""
+    try:
+        import yaml  # type: ignore[import-untyped]
+    except ImportError:
+        raise ConfigError(
+            f"--config {path}: YAML needs PyYAML, which is not installed; or write the options as TOML, "
+            "`name = value` on each line, in a .toml file"
+        ) from None
+    try:
+        table = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    if table is None:
+        return {}
+    if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
+        raise ValueError("expected `name: value` on each line")
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def dotted_value(text: str) -> Any:
+    """A value of `--option.key value`: JSON where it is JSON, a number with a unit, else text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text if (number := _human(text)) is None else number
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from vsrv.api.schema import SamplingDefaults
 from vsrv.config import MASK, checked, resolve, shown, unknown_option
 from vsrv.errors import ConfigError
 from vsrv.options import OPTIONS, Option
+from vsrv.options_vllm import FOREIGN, Foreign
 from vsrv.serve import _generation_config, _sampling_defaults
 
 BASE = {"allow-unauthenticated": "true"}
@@ -167,7 +169,13 @@ def test_human_integers(text: str, value: int | None) -> None:
         ({}, {"VSRV_PROT": "1"}, "VSRV_PROT.*VSRV_PORT"),
         ({}, {"VSRV_PORT": "x"}, "VSRV_PORT: expected an integer"),
         ({"config": "/none.toml"}, {}, "/none.toml"),
-        ({"config": "a.yaml"}, {}, "TOML"),
+        ({"config": "/none.yaml"}, {}, "/none.yaml"),
+        ({"load-format": "pt"}, {}, "--load-format pt: pickled weights .* safetensors"),
+        ({"load-format": "tensorizer"}, {}, "--load-format tensorizer: only safetensors"),
+        ({"load-format": "magic"}, {}, "--load-format must be one of auto, safetensors, dummy"),
+        ({"max-logprobs": "-1"}, {}, "--max-logprobs -1: .* at most 1000"),
+        ({"max-logprobs": "-2"}, {}, "--max-logprobs must be from 0"),
+        ({"log-level": "loud"}, {}, "--log-level must be one of"),
     ],
     ids=str,
 )  # fmt: skip
@@ -232,6 +240,106 @@ def test_unknown_names() -> None:
     assert "load balancer" in str(unknown_option("--pipeline_parallel_size"))
     with pytest.raises(ConfigError, match="did you mean --port"):
         cli.parse(["--prot=1"])
+
+
+def test_json_options_by_dotted_keys() -> None:
+    words = [
+        "--override-generation-config", '{"temperature": 1, "top_p": 0.5}', "MODEL",
+        "--override_generation_config.temperature", "0.3", "--override-generation-config.top_k=20",
+        "--hf-overrides.rope_scaling.rope_type", "linear", "--hf-overrides.rope_scaling.factor=2.0",
+        "--hf-overrides.max_position_embeddings", "8K", "--hf-overrides.architectures+", "A,B",
+        "--default-chat-template-kwargs.enable_thinking", "false",
+    ]  # fmt: skip
+    config = resolve(cli.parse(words), {})
+    assert config.get("model") == "MODEL"
+    assert config.get("override-generation-config") == {"temperature": 0.3, "top_p": 0.5, "top_k": 20}
+    assert config.get("hf-overrides") == {
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        "max_position_embeddings": 8192,
+        "architectures": ["A", "B"],
+    }
+    assert config.get("default-chat-template-kwargs") == {"enable_thinking": False}
+    for wrong, match in (
+        (["--hf-overrides.a"], "--hf-overrides.a needs a value"),
+        (["--hf-overrides.a", "1", "--hf-overrides.a.b", "1"], "--hf-overrides.a.b is given as a value"),
+        (["--hf-overrides.a", "1", "--hf-overrides.a+", "1"], "is given as a value"),
+        (["--port.a", "1"], "unknown option --port.a"),
+        (["--compilation-config.mode", "3"], "compiles nothing"),
+        (["-cc.cudagraph_mode=FULL"], "compiles nothing"),
+        (["--structured-outputs-config.backend", "xgrammar"], "structured outputs are not in this version"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            resolve(cli.parse(wrong), {})
+
+
+@pytest.mark.parametrize("row", FOREIGN.values(), ids=lambda row: row.name)
+def test_other_vllm_flags_are_taken_at_their_default_and_explained_otherwise(row: Foreign) -> None:
+    assert row.name not in {flag.removeprefix("--") for o in OPTIONS for flag in (o.name, *o.flags)}
+    other = [] if row.is_switch else ["7.25"]
+    default = [row.default] if row.default else ["None"]
+    for flag in (f"--{row.name}", f"--{row.name.replace('-', '_')}", *row.shorts):
+        if not row.is_switch:
+            assert cli.parse(["MODEL", flag, *default]) == {"model": "MODEL"}
+        if row.any_value:
+            assert cli.parse([flag, *other]) == {}
+            continue
+        with pytest.raises(ConfigError, match=re.escape(row.reason)):
+            cli.parse([f"--no-{row.name}" if row.default == "true" else flag, *other])
+        if other:
+            with pytest.raises(ConfigError, match=re.escape(row.reason)):
+                cli.parse(["MODEL", f"{flag}={other[0]}"])
+    if row.is_switch:
+        assert cli.parse([f"--{row.name}" if row.default == "true" else f"--no-{row.name}"]) == {}
+
+
+def test_a_vllm_command_line() -> None:
+    words = "MODEL -tp 1 -pp 1 -dp=1 -asc None --stream-interval 1 --cpu-offload-gb 0 -O2 --max-model-len 4k --middleware"
+    assert cli.parse(words.split()) == {"model": "MODEL", "tensor-parallel-size": "1", "max-model-len": "4k"}
+    for wrong, match in (
+        ("-O3", "compiles nothing"),
+        ("-sc {}x", "speculative"),
+        ("--otlp-traces-endpoint http://x", "/metrics"),
+        ("--enable-log-outputs", "never logged"),
+        ("--speculative_config={}x", "speculative"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            cli.parse(["MODEL", *wrong.split()])
+    assert "did you mean" not in str(unknown_option("--frobnicate-everything"))
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("CRITICAL", "error"), ("critical", "error"), ("NOTSET", "debug"), ("trace", "debug"), ("WARNING", "warning")],
+)  # fmt: skip
+def test_levels_of_vllm(text: str, level: str) -> None:
+    assert resolve(cli.parse(["--uvicorn-log-level", text]), {}).get("log-level") == level
+    assert resolve({}, {"VLLM_LOGGING_LEVEL": text}).get("log-level") == level
+
+
+def test_flat_yaml_of_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "v.yaml"
+    file.write_text(
+        "# a comment\nmodel: org/name\nport: 9000\nmax-model-len: 8k\napi_key: [one-key, two-key]\nenforce-eager: true\n"
+        "hf-overrides:\n  a: 1\nrevision: null\npipeline-parallel-size: 1\nenable-lora: false\n"
+    )
+    config = resolve({"config": str(file), "port": "9001"}, {})
+    assert config.get("model") == "org/name" and config.get("max-model-len") == 8000
+    assert config.get("port") == 9001 and config.get("enforce-eager") is True
+    assert config.get("api-key") == ("one-key", "two-key") and config.get("hf-overrides") == {"a": 1}
+    assert config.values["model"].source == f"file {file}" and config.values["revision"].source == "default"
+    for text, match in (
+        ("enable-lora: true", "LoRA"),
+        ("prot: 1", "did you mean --port"),
+        ("- a", "name: value"),
+        ("a: [", "v.yaml: while parsing"),
+        ("a: !!python/object:os.system x", "v.yaml: could not determine a constructor"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=match):
+            resolve({"config": str(file)}, {})
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ConfigError, match=r"PyYAML, which is not installed.*TOML"):
+        resolve({"config": str(file)}, {})
 
 
 def test_environment_peculiarities() -> None:
