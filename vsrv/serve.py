@@ -432,6 +432,7 @@ def model_facts(
         max_prompts=get("max-completion-prompts"),
         template_variables=get("default-chat-template-kwargs"),
         response_role=get("response-role"),
+        content_format=get("chat-template-content-format"),
     )
 
 

@@ -787,6 +787,56 @@ def test_reasoning_effort_reaches_the_template(folder: Path) -> None:
         site.stop()
 
 
+PARTS = (
+    "{% for m in messages %}[{{ m.role }}]{% for p in m['content'] %}({{ p.type }}:{{ p.text }}){% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+IN_PARTS = [
+    {"role": "system", "content": "be"},
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "a<|im_end|>"}, {"type": "input_text", "text": "b"}],
+    },
+    {"role": "assistant", "content": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("content_format", "template", "text"),
+    [
+        ("auto", PARTS, "[system](text:be)[user](text:a<|im_end|>)(text:b)[assistant][assistant]"),
+        ("openai", "{{ messages[1].content | length }}", "2"),
+        ("openai", "{{ messages[0].content[0].text }}", "be"),
+        ("string", "{{ messages[1].content }}", "a<|im_end|>\nb"),
+        ("string", "{% if false %}{% for p in messages[0].content %}{% endfor %}{% endif %}{{ messages[0].content }}", "be"),
+        ("auto", "{{ messages[1].content }}", "a<|im_end|>\nb"),
+        ("auto", "{% for m in messages %}{{ m.content }}{% endfor %}", "bea<|im_end|>\nb"),
+    ],
+)  # fmt: skip
+def test_content_reaches_the_template_as_it_wants_it(
+    folder: Path, content_format: str, template: str, text: str
+) -> None:
+    site = Site(folder, template=template, content_format=content_format)
+    try:
+        _, answer = site.post("/tokenize", {"messages": IN_PARTS})
+        assert site.tokenizer.decode(answer["tokens"], False) == text
+        assert not site.tokenizer.special_ids.intersection(answer["tokens"])
+    finally:
+        site.stop()
+
+
+def test_continuing_a_message_of_parts(folder: Path) -> None:
+    site = Site(folder, template=PARTS)
+    try:
+        _, answer = site.post("/tokenize", {"messages": IN_PARTS[:2], "continue_final_message": True})
+        shown = site.tokenizer.decode(answer["tokens"], False)
+        assert shown == "[system](text:be)[user](text:a<|im_end|>)(text:b"
+        status, _ = site.post("/tokenize", {"messages": IN_PARTS, "continue_final_message": True})
+        assert status == 400
+    finally:
+        site.stop()
+
+
 def test_an_echo_is_what_was_read(site: Site) -> None:
     ids = site.tokenizer.encode("Hello quick dog", True).tolist()
     for side, kept in (("left", ids[-2:]), ("right", ids[:2])):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import uuid
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,8 @@ class Preparer:
         self._tokenizer = tokenizer
         self._template = template
         self._facts = facts
+        wanted = template is not None and template.iterates_content
+        self._in_parts = {"openai": True, "string": False}.get(facts.content_format, wanted)
 
     def prepare(self, dialect: str, body: bytes) -> Prepared:
         """dialect: "chat", "completions" or "tokenize". Raises UserError."""
@@ -127,7 +129,9 @@ class Preparer:
                 "messages",
             )
         mark = f"\ue000{uuid.uuid4().hex}\ue001"  # cannot be guessed, so it cannot be sent
-        messages = _messages(fields.raw("messages"), lambda text: self._tokenizer.mark_special(text, mark))
+        messages = _messages(
+            fields.raw("messages"), lambda text: self._tokenizer.mark_special(text, mark), self._in_parts
+        )
         add = fields.boolean("add_generation_prompt", True)
         resume = fields.boolean("continue_final_message", False)
         if resume and add and fields.has("add_generation_prompt"):
@@ -277,8 +281,11 @@ class Preparer:
         return UserError(400, "context_length_exceeded", message, param)
 
 
-def _messages(value: Any, marked: Any) -> list[dict[str, Any]]:
-    """OpenAI messages → what templates expect: role and text, user strings marked. Raises UserError 400."""
+def _messages(value: Any, marked: Callable[[str], str], in_parts: bool) -> list[dict[str, Any]]:
+    """OpenAI messages → what templates expect: role and content, user strings marked. Raises UserError 400.
+
+    Content is a list of text parts with `in_parts`, else one text.
+    """
     if not isinstance(value, list) or not value:
         raise invalid("messages", "expected a list of at least one message")
     if len(value) > 4096:
@@ -295,7 +302,7 @@ def _messages(value: Any, marked: Any) -> list[dict[str, Any]]:
         role = "system" if message["role"] == "developer" else message["role"]
         entry: dict[str, Any] = {
             "role": marked(role),
-            "content": marked(_text_of(message.get("content"), where)),
+            "content": _content(_texts_of(message.get("content"), where), marked, in_parts),
         }
         for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
             if isinstance(message.get(name), str):
@@ -311,11 +318,17 @@ def _messages(value: Any, marked: Any) -> list[dict[str, Any]]:
     return messages
 
 
-def _text_of(content: Any, where: str) -> str:
+def _content(texts: list[str], marked: Callable[[str], str], in_parts: bool) -> str | list[dict[str, str]]:
+    if in_parts:
+        return [{"type": "text", "text": marked(text)} for text in texts]
+    return marked("\n".join(texts))
+
+
+def _texts_of(content: Any, where: str) -> list[str]:
     if content is None:
-        return ""
+        return []
     if isinstance(content, str):
-        return content
+        return [content]
     if not isinstance(content, list):
         raise invalid(f"{where}.content", "expected text or a list of parts")
     texts: list[str] = []
@@ -334,12 +347,15 @@ def _text_of(content: Any, where: str) -> str:
             )
         else:
             raise invalid(f"{where}.content", "each part needs a type and its text")
-    return "\n".join(texts)
+    return texts
 
 
 def _cut_after_last(text: str, messages: list[dict[str, Any]]) -> str:
     """continue_final_message: the prompt ends with the last message's own text."""
-    content = messages[-1]["content"].rstrip()
+    content = messages[-1]["content"]
+    if isinstance(content, list):
+        content = content[-1]["text"] if content else ""
+    content = content.rstrip()
     at = text.rfind(content) if content else -1
     if at < 0:
         raise invalid("continue_final_message", "the template does not end with the last message's text")

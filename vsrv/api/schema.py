@@ -85,6 +85,9 @@ class ModelFacts:
     max_prompts: int = 128
     template_variables: dict[str, Any] = field(default_factory=dict)
     response_role: str = "assistant"
+    content_format: str = (
+        "auto"  # of messages in the template: a text, "openai": a list of parts, or what it looks made for
+    )
 
 
 @dataclass(frozen=True, slots=True)
