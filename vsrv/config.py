@@ -180,7 +180,7 @@ def checked(option: Option, raw: Any, where: str) -> Any:
     if option.kind in ("int", "float") and value is not None:
         low, high = option.low, option.high
         if (low is not None and value < low) or (high is not None and value > high):
-            raise ConfigError(f"{where} must be from {low:g} to {high:g}, not {raw}")
+            raise ConfigError(f"{where} must be from {low:.12g} to {high:.12g}, not {raw}")
     return value
 
 
@@ -419,9 +419,25 @@ def shown(config: ServeConfig) -> list[str]:
         if value is None:
             text = f"# {option.name} is not set"
         else:
-            text = f"{option.name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}"
+            text = f"{option.name} = {_toml(value)}"
         lines.append(f"{text:<60} # {entry.source}")
     return lines
+
+
+def _has_null(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is None or any(_has_null(item) for item in inner)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML. There is no null in it, so an object that has one is written as JSON in a text."""
+    if isinstance(value, dict):
+        if _has_null(value):
+            return _toml(json.dumps(value))
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @dataclass(frozen=True, slots=True)

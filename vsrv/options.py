@@ -276,10 +276,11 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "model",
         "longest sequence in tokens, prompt and output; auto (or -1) fits the model and the memory",
-        low=1,
+        low=2,
         high=1 << 27,
         human=True,
         fallback=-1,
+        refusals={"1": "a sequence is a token of prompt and a token of answer at least: use 2 or more"},
     ),
     Option(
         "seed",

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,8 @@ def test_human_integers(text: str, value: int | None) -> None:
         ({"ssl-keyfile": __file__}, {}, "--ssl-certfile"),
         ({"ssl-certfile": "/none", "ssl-keyfile": "/none"}, {}, "/none: no such file"),
         ({"port": "70000"}, {}, "--port must be from 0 to 65535"),
+        ({"max-model-len": "1"}, {}, "--max-model-len 1: .* use 2 or more"),
+        ({"max-model-len": "0"}, {}, "--max-model-len must be from 2 to 134217728, not 0"),
         ({"port": "abc"}, {}, "--port: expected an integer"),
         ({"dtype": "int3"}, {}, "--dtype must be one of"),
         ({"hf-overrides": "[1]"}, {}, "JSON object"),
@@ -382,6 +385,26 @@ def test_an_empty_key_in_a_file_opens_no_server(tmp_path: Path) -> None:
         (tmp_path / "v.toml").write_text(text)
         with pytest.raises(ConfigError, match="api-key: a key is empty"):
             resolve({"config": str(tmp_path / "v.toml")}, {})
+
+
+def test_what_config_prints_is_a_file_that_gives_the_same(tmp_path: Path) -> None:
+    given = {
+        "hf-overrides": {"a b": [1, {"x": True}], "rope": {"factor": 2.5, "type": 'ünï \x7f 🙂 \\ "'}},
+        "default-chat-template-kwargs": {"nothing": None, "list": [None], "text": "x, null"},
+        "override-generation-config": '{"temperature": 1e-3}',
+        "allowed-origins": ["https://a", "https://b"],
+        "served-model-name": 'say "hi"',
+        "max-model-len": "8K",
+        "enforce-eager": True,
+    }
+    config = resolve(given, {})
+    lines = shown(config)
+    tomllib.loads("\n".join(lines))
+    (tmp_path / "v.toml").write_text("\n".join(line for line in lines if not line.startswith("config")))
+    again = resolve({"config": str(tmp_path / "v.toml")}, {})
+    for option in OPTIONS:
+        if option.name != "config":
+            assert again.get(option.name) == config.get(option.name), option.name
 
 
 def test_secrets_are_masked_everywhere() -> None:
