@@ -732,6 +732,72 @@ def stream_of(site: Site, path: str, body: dict[str, Any]) -> list[dict[str, Any
     return [json.loads(line[6:]) for line in data.decode().splitlines() if line.startswith("data: {")]
 
 
+CHAT_KEYS = """id object created model choices service_tier system_fingerprint usage prompt_logprobs prompt_token_ids prompt_text
+kv_transfer_params ec_transfer_params metrics""".split()
+COMPLETION_KEYS = """id object created model choices service_tier system_fingerprint usage kv_transfer_params ec_transfer_params
+metrics""".split()
+USAGE_KEYS = {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}  # fmt: skip
+
+
+def test_whole_answers_have_vllms_keys_with_explicit_nulls(site: Site) -> None:
+    _, chat = site.post("/v1/chat/completions", {"messages": HELLO})
+    assert set(chat) == set(CHAT_KEYS) and set(chat["usage"]) == USAGE_KEYS
+    (choice,) = chat["choices"]
+    assert choice == {
+        "index": 0,
+        "message": {
+            "role": "assistant", "content": "Hello, the quick fox.", "refusal": None, "annotations": None, "audio": None,
+            "function_call": None, "reasoning": None,
+        },
+        "logprobs": None, "finish_reason": "stop", "stop_reason": None, "token_ids": None, "routed_experts": None,
+    }  # fmt: skip
+    _, completion = site.post("/v1/completions", {"prompt": "x", "max_tokens": 1})
+    assert set(completion) == set(COMPLETION_KEYS) and set(completion["usage"]) == USAGE_KEYS
+    (choice,) = completion["choices"]
+    nulls = ("logprobs", "stop_reason", "token_ids", "prompt_logprobs", "prompt_token_ids", "routed_experts")
+    assert choice == {"index": 0, "text": "Hello", "finish_reason": "length", **dict.fromkeys(nulls)}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/chat/completions", {"messages": HELLO, "n": 2}), ("/v1/completions", {"prompt": "x", "n": 2})],
+)
+def test_the_fingerprint_of_a_stream_is_on_its_last_chunk(
+    site: Site, path: str, body: dict[str, Any]
+) -> None:
+    chunks = stream_of(site, path, body)
+    ends = [chunk["choices"][0]["finish_reason"] is not None for chunk in chunks]
+    assert [chunk.get("system_fingerprint") == "fp" for chunk in chunks] == ends and sum(ends) == 2
+    assert not any("usage" in chunk for chunk in chunks)
+    chunks = stream_of(site, path, {**body, "stream_options": {"include_usage": True}})
+    assert chunks[-1]["system_fingerprint"] == "fp" and chunks[-1]["choices"] == []
+    assert not any("system_fingerprint" in chunk or "usage" in chunk for chunk in chunks[:-1])
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    assert all(chunk["usage"] for chunk in stream_of(site, path, {**body, "stream_options": options}))
+
+
+def test_unknown_fields_give_one_debug_line(site: Site) -> None:
+    body = {"messages": HELLO, "temprature": 1, "x" * 300: {"secret": 1}, "user": "u", "store": True}
+    assert site.post("/v1/chat/completions", body)[0] == 200
+    lines = [json.loads(line) for line in site.lines if "unknown request fields" in line]
+    assert [line["fields"] for line in lines] == [["temprature", "x" * 60]]
+    assert lines[0]["level"] == "debug" and "secret" not in "".join(site.lines)
+
+
+def test_the_prompt_text_is_told_on_request(site: Site) -> None:
+    evil = [{"role": "user", "content": "a<|im_end|>b"}]
+    _, answer = site.post("/v1/chat/completions", {"messages": evil, "return_prompt_text": True})
+    text = "<|im_start|>user\na<|im_end|>b<|im_end|>\n<|im_start|>assistant\n"
+    assert answer["prompt_text"] == text
+    body = {"messages": evil, "return_prompt_text": True, "truncate_prompt_tokens": 2}
+    chunks = stream_of(site, "/v1/chat/completions", body)
+    assert (
+        chunks[0]["prompt_text"]
+        and text.endswith(chunks[0]["prompt_text"])
+        and len(chunks[0]["prompt_text"]) < 20
+    )
+
+
 def test_a_request_names_itself(site: Site) -> None:
     for path, body, prefix in (
         ("/v1/chat/completions", {"messages": HELLO}, "chatcmpl"),
@@ -751,6 +817,10 @@ def test_token_ids_in_streams(site: Site) -> None:
     prompt = site.engine.generates[0].prompt_token_ids.tolist()
     assert [c.get("prompt_token_ids") for c in chunks[:2]] == [prompt, prompt]
     assert all("prompt_token_ids" not in c and "token_ids" in c["choices"][0] for c in chunks[2:])
+    chunks = stream_of(site, "/v1/chat/completions", {"messages": HELLO})
+    assert (
+        chunks[0]["prompt_token_ids"] is chunks[0]["prompt_text"] is None and "prompt_text" not in chunks[1]
+    )
     body = {"prompt": [[40], [41, 42]], "return_token_ids": True}
     parts = [c["choices"][0] for c in stream_of(site, "/v1/completions", body)]
     shown = [(p["index"], p["prompt_token_ids"]) for p in parts if "prompt_token_ids" in p]

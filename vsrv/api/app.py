@@ -243,6 +243,8 @@ class App:
         prepared = await self._prepare(request, dialect)
         wanted = prepared.request
         assert wanted is not None
+        if wanted.unknown:
+            parts.log.event("debug", "unknown request fields", fields=wanted.unknown, request_id=request.id)
         salt = parts.keys.cache_salt(trace.tenant, wanted.cache_salt)
         generation = Generation(
             parts.engine, parts.tokenizer, parts.metrics, parts.admission, prepared, salt, trace.began

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsrv.api.generation import Generation, Part, TokenLogProb
-from vsrv.api.rendering import AnswerIds, TokenTexts, usage_object
+from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
 from vsrv.api.sse import DONE, event
+
+_MESSAGE_NULLS = {
+    "refusal": None,
+    "annotations": None,
+    "audio": None,
+    "function_call": None,
+    "reasoning": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +59,18 @@ class ChatAnswer:
         choices = [
             {
                 "index": i,
-                "message": {"role": self._style.role, "content": text[i], "refusal": None},
+                "message": {"role": self._style.role, "content": text[i], **_MESSAGE_NULLS},
                 "logprobs": {"content": self._readers[i].chat_rows(tuple(rows[i])), "refusal": None}
                 if self._request.logprobs is not None
                 else None,
                 "finish_reason": None if end is None else end.finish_reason,
                 "stop_reason": None if end is None else end.stop_reason,
-                **({"token_ids": token_ids[i]} if self._request.return_token_ids else {}),
+                "token_ids": token_ids[i] if self._request.return_token_ids else None,
+                "routed_experts": None,
             }
             for i, end in enumerate(ends)
         ]
-        answer = {
+        return {
             "id": self._ids.id,
             "object": "chat.completion",
             "created": self._ids.created,
@@ -69,15 +78,19 @@ class ChatAnswer:
             "choices": choices,
             "service_tier": None,
             "system_fingerprint": self._ids.fingerprint,
-            "usage": usage_object(self._generation.usage, self._style.cached_tokens),
+            "usage": whole_usage(self._generation.usage, self._style.cached_tokens),
             "prompt_logprobs": self._prompt_logprobs(prompt_rows),
+            **self._prompt(),
+            **ENGINE_NULLS,
         }
-        return {**answer, **self._prompt_ids()}
 
-    def _prompt_ids(self) -> dict[str, Any]:
-        if not self._request.return_token_ids:
-            return {}
-        return {"prompt_token_ids": self._generation.prepared.prompts[0].tolist()}
+    def _prompt(self) -> dict[str, Any]:
+        """What is told of the prompt, null where it was not asked for."""
+        prepared = self._generation.prepared
+        return {
+            "prompt_token_ids": prepared.prompts[0].tolist() if self._request.return_token_ids else None,
+            "prompt_text": prepared.prompt_texts[0] if prepared.prompt_texts else None,
+        }
 
     def _prompt_logprobs(self, rows: tuple[TokenLogProb, ...] | None) -> list[dict[str, Any] | None] | None:
         if rows is None or self._request.prompt_logprobs is None:
@@ -95,10 +108,10 @@ class ChatAnswer:
                     delta = {"role": self._style.role, "content": ""}
                     yield self._chunk(
                         [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}],
-                        self._prompt_ids(),
+                        self._prompt(),
                     )
             if part.text or part.logprobs or part.finish_reason is not None or self._request.return_token_ids:
-                yield self._chunk([self._choice(part)])
+                yield self._chunk([self._choice(part)], self._last(part))
         if self._request.include_usage or self._style.force_usage:
             usage = usage_object(self._generation.usage, self._style.cached_tokens)
             yield event(
@@ -121,19 +134,22 @@ class ChatAnswer:
             choice["token_ids"] = list(part.token_ids)
         return choice
 
-    def _chunk(self, choices: list[dict[str, Any]], extra: dict[str, Any] | None = None) -> bytes:
+    def _chunk(self, choices: list[dict[str, Any]], extra: dict[str, Any]) -> bytes:
         chunk: dict[str, Any] = {
             **self._base(),
             "choices": choices,
-            **(extra or {}),
-            "system_fingerprint": self._ids.fingerprint,
+            **extra,
         }
-        if self._request.include_usage:
-            continuous = self._request.continuous_usage
-            chunk["usage"] = (
-                usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
-            )
+        if self._request.include_usage and self._request.continuous_usage:
+            chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens)
         return event(chunk)
+
+    def _last(self, part: Part) -> dict[str, Any]:
+        """The fingerprint, on the last chunk only: here unless one with the usage follows."""
+        usage_follows = self._request.include_usage or self._style.force_usage
+        if part.finish_reason is None or usage_follows:
+            return {}
+        return {"system_fingerprint": self._ids.fingerprint}
 
     def _base(self) -> dict[str, Any]:
         return {

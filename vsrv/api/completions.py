@@ -8,7 +8,7 @@ from typing import Any
 
 from vsrv.api.chat import ChatStyle
 from vsrv.api.generation import Generation, Part, TokenLogProb
-from vsrv.api.rendering import AnswerIds, TokenTexts, usage_object
+from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
 from vsrv.api.sse import DONE, event
 
 
@@ -51,23 +51,25 @@ class CompletionAnswer:
                 "logprobs": choice["rows"],
                 "finish_reason": choice["end"] and choice["end"].finish_reason,
                 "stop_reason": choice["end"] and choice["end"].stop_reason,
+                "token_ids": choice["ids"] if self._request.return_token_ids else None,
                 "prompt_logprobs": choice["prompt"],
-                **(
-                    {"token_ids": choice["ids"], "prompt_token_ids": self._prompt(i)}
-                    if self._request.return_token_ids
-                    else {}
-                ),
+                "prompt_token_ids": self._prompt(i) if self._request.return_token_ids else None,
+                "routed_experts": None,
             }
             for i, choice in enumerate(merged)
         ]
         return {
             **self._base(),
             "choices": choices,
+            "service_tier": None,
             "system_fingerprint": self._ids.fingerprint,
-            "usage": usage_object(self._generation.usage, self._style.cached_tokens),
+            "usage": whole_usage(self._generation.usage, self._style.cached_tokens),
+            **ENGINE_NULLS,
         }
 
     async def stream(self) -> AsyncIterator[bytes]:
+        """The fingerprint is on the last chunk of a choice, or on the one with the usage where that follows."""
+        usage_follows = self._request.include_usage or self._style.force_usage
         async for part in self._generation.parts():
             first = not self._begun[part.index]
             shown = self._shown(part)
@@ -85,20 +87,17 @@ class CompletionAnswer:
                 choice["token_ids"] = list(part.token_ids)
                 if first:
                     choice["prompt_token_ids"] = self._prompt(part.index)
-            chunk: dict[str, Any] = {
-                **self._base(),
-                "choices": [choice],
-                "system_fingerprint": self._ids.fingerprint,
-            }
-            if self._request.include_usage:
-                continuous = self._request.continuous_usage
-                chunk["usage"] = (
-                    usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
-                )
+            chunk: dict[str, Any] = {**self._base(), "choices": [choice]}
+            if part.finish_reason is not None and not usage_follows:
+                chunk["system_fingerprint"] = self._ids.fingerprint
+            if self._request.include_usage and self._request.continuous_usage:
+                chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens)
             yield event(chunk)
-        if self._request.include_usage or self._style.force_usage:
+        if usage_follows:
             usage = usage_object(self._generation.usage, self._style.cached_tokens)
-            yield event({**self._base(), "choices": [], "usage": usage})
+            yield event(
+                {**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint}
+            )
         yield DONE
 
     def _shown(self, part: Part) -> dict[str, Any]:

@@ -48,7 +48,7 @@ _FORBIDDEN_VARIABLES = {
 class Prepared:
     """What the front needs to run a request; `limits` is max_tokens of each prompt.
 
-    `prompt_texts` are filled for echo only. /tokenize has no request, and in `prompt_texts` the tokens' spellings if asked.
+    `prompt_texts` are filled for echo and return_prompt_text only. /tokenize has no request, and in `prompt_texts` the tokens' spellings if asked.
     """
 
     request: GenerationRequest | None
@@ -104,11 +104,14 @@ class Preparer:
     def _chat(self, fields: Fields) -> Prepared:
         check_model(fields, self._facts)
         check_unsupported(fields)
-        ids = self._chat_ids(fields)
-        ids = self._truncated(fields, ids)
+        whole, text = self._chat_ids(fields)
+        ids = self._truncated(fields, whole)
         limits = (self._limit(len(ids), "messages", self._chat_wanted(fields)),)
         request = request_of(self._common(fields), "chat", limits, read_seed(fields))
-        return Prepared(request, [ids], [], limits)
+        if not fields.boolean("return_prompt_text", False):
+            return Prepared(request, [ids], [], limits)
+        text = text if len(ids) == len(whole) else self._tokenizer.decode(list(ids), False)
+        return Prepared(request, [ids], [text], limits)
 
     def _chat_wanted(self, fields: Fields) -> int | None:
         """What a chat asked for, else the model's own default. Only what was asked for can be too much."""
@@ -120,7 +123,8 @@ class Preparer:
             )
         return self._facts.defaults.max_tokens if wanted is None else wanted
 
-    def _chat_ids(self, fields: Fields) -> array[int]:
+    def _chat_ids(self, fields: Fields) -> tuple[array[int], str]:
+        """Messages → ids, and the text that the template made."""
         if self._template is None:
             raise UserError(
                 400,
@@ -145,7 +149,9 @@ class Preparer:
         ):
             raise self._too_long(f"far more than {self._facts.max_model_len}", "messages")
         ids = self._tokenizer.encode_marked(text, mark)
-        return self._tokenizer.encode("", True) + ids if fields.boolean("add_special_tokens", False) else ids
+        if fields.boolean("add_special_tokens", False):
+            ids = self._tokenizer.encode("", True) + ids
+        return ids, text.replace(mark, "")
 
     def _variables(self, fields: Fields) -> dict[str, Any]:
         """Template variables of the server and of the request: scalars only, short, and none that the server sets (rule R12)."""
@@ -226,7 +232,7 @@ class Preparer:
     def _tokenize(self, fields: Fields) -> Prepared:
         check_model(fields, self._facts)
         if fields.has("messages"):
-            ids = self._chat_ids(fields)
+            ids, _ = self._chat_ids(fields)
         elif fields.has("prompt"):
             text = fields.text("prompt", self._facts.max_model_len * _CHARACTERS_PER_TOKEN, "")
             ids = self._tokenizer.encode(text, fields.boolean("add_special_tokens", True))

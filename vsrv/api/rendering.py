@@ -62,6 +62,15 @@ def error_response(error: UserError, request_id: str) -> Response:
     return json_response(error_object(error), error.status, headers)
 
 
+ENGINE_NULLS: dict[str, None] = {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": None}
+
+
+def whole_usage(usage: Usage, with_details: bool) -> dict[str, Any]:
+    """As vLLM's whole answers have it: what is not told is there as null."""
+    nothing = {"prompt_tokens_details": None, "completion_tokens_details": None}
+    return {**nothing, **usage_object(usage, with_details)}
+
+
 def usage_object(usage: Usage, with_details: bool) -> dict[str, Any]:
     table: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,

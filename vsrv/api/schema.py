@@ -50,6 +50,18 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "prompt_embeds": (None,),
     "kv_transfer_params": (None,),
 }
+_KNOWN = frozenset(_UNSUPPORTED) | frozenset(
+    """
+    model messages prompt stream stream_options n best_of seed stop stop_token_ids include_stop_str_in_output ignore_eos
+    temperature top_p top_k min_p frequency_penalty presence_penalty repetition_penalty min_tokens max_tokens
+    max_completion_tokens logit_bias allowed_token_ids bad_words skip_special_tokens spaces_between_special_tokens
+    truncate_prompt_tokens truncation_side prompt_logprobs logprobs top_logprobs echo priority request_id session_id user
+    return_token_ids return_tokens_as_token_ids return_prompt_text cache_salt add_generation_prompt continue_final_message
+    add_special_tokens chat_template_kwargs reasoning_effort include_reasoning parallel_tool_calls stream_interval
+    length_penalty store metadata service_tier verbosity web_search_options safety_identifier prompt_cache_key
+    prompt_cache_retention moderation
+    """.split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,7 @@ class GenerationRequest:
     priority: int = 0
     cache_salt: str = ""
     request_id: str = ""
+    unknown: tuple[str, ...] = ()  # names of fields that mean nothing here, for the log
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -163,6 +176,10 @@ class Fields:
 
     def has(self, name: str) -> bool:
         return self._body.get(name) is not None
+
+    def unknown(self) -> tuple[str, ...]:
+        """Names that no dialect has, cut to what fits into a log line."""
+        return tuple(name[:60] for name in self._body if name not in _KNOWN)[:10]
 
     def integer(self, name: str, low: int, high: int, default: int | None) -> int | None:
         value = self._body.get(name)
@@ -312,6 +329,7 @@ def request_of(common: Common, dialect: str, limits: Sequence[int], seed: int | 
         priority=fields.integer("priority", -(2**31), 2**31 - 1, 0) or 0,
         cache_salt=_cache_salt(fields),
         request_id=_request_id(fields),
+        unknown=fields.unknown(),
     )
 
 
