@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)$")
 _OTHER_VARIABLES = {"VSRV_CACHE_DIR", "VSRV_URL"}  # read elsewhere, no settings of the server
 _HUMAN = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)")
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*A-Z]+")
 _LEVELS = {"critical": "error", "fatal": "error", "warn": "warning", "trace": "debug", "notset": "debug"}
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}

@@ -169,6 +169,7 @@ def test_human_integers(text: str, value: int | None) -> None:
         ({"allowed-origins": ["a.example"]}, {}, "--allowed-origins a.example: expected .* scheme://host"),
         ({"allowed-origins": ["https://a/"]}, {}, "https://a/: expected .* without a path"),
         ({"allowed-origins": ["https://*.a"]}, {}, "scheme://host"),
+        ({"allowed-origins": ["https://A.example"]}, {}, "scheme://host"),
         ({}, {"VSRV_PROT": "1"}, "VSRV_PROT.*VSRV_PORT"),
         ({}, {"VSRV_PORT": "x"}, "VSRV_PORT: expected an integer"),
         ({"config": "/none.toml"}, {}, "/none.toml"),
