@@ -22,9 +22,9 @@ from vsrv.api.app import ApiOptions, App, Parts
 from vsrv.api.auth import Keys
 from vsrv.api.chat import ChatStyle
 from vsrv.api.cors import Cors
-from vsrv.api.generation import Admission, AdmissionLimits
+from vsrv.api.generation import Admission, AdmissionLimits, TokenLogProb
 from vsrv.api.prepare import Prepared, Preparer
-from vsrv.api.rendering import error_response
+from vsrv.api.rendering import TokenTexts, error_response
 from vsrv.api.schema import ModelFacts, SamplingDefaults
 from vsrv.engine_client import EngineClient
 from vsrv.http.server import HttpServer
@@ -441,6 +441,21 @@ def test_candidates_of_legacy_logprobs_stay_apart(site: Site) -> None:
         assert not any("\ufffd" in key for key in top if key != token)
     spelled = [key for top in rows["top_logprobs"] for key in top if key.startswith("bytes:")]
     assert spelled and all(re.fullmatch(r"bytes:(\\x[0-9a-f]{2})+", key) for key in spelled)
+
+
+def test_candidates_beside_an_unfinished_character_keep_their_own_text(folder: Path, site: Site) -> None:
+    """ "A" after the first bytes of an emoji is an A, although it would leave U+FFFD in front of it."""
+    reader = TokenTexts(site.tokenizer, False).reader(True)
+    half, letter = site.tokenizer.token_to_id("ð"), site.tokenizer.token_to_id("A")
+    assert half is not None and letter is not None
+    row = TokenLogProb(half, -1.0, 3, ((letter, -0.1), (2, -0.2)))
+    again = TokenLogProb(letter, -0.1, 1, ((letter, -0.1), (half, -0.2), (2, -0.3)))
+    first, second = reader.chat_rows((row, again))
+    assert [e["token"] for e in (first, *first["top_logprobs"])] == ["", "A", "<|im_end|>"]
+    # the second one broke the character off, and so it is in the text
+    assert [e["token"] for e in (second, *second["top_logprobs"])][:2] == ["\ufffdA", "\ufffdA"]
+    legacy = TokenTexts(site.tokenizer, False).reader(True).legacy((row, row))
+    assert legacy["top_logprobs"][1] == {"A": -0.1, "<|im_end|>": -0.2, "\ufffd": -1.0}
 
 
 def test_prompt_logprobs_and_an_echo_have_each_their_own_number(site: Site) -> None:

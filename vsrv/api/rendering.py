@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -149,16 +150,20 @@ class TokenReader:
         return self._shown(token_id, text)
 
     def peek(self, token_id: int) -> str:
-        """The text that a token would have in the next place."""
-        if token_id in self._hidden:  # it leaves an unfinished character alone
-            return self._shown(token_id, self._tokenizer.token_bytes(token_id).decode(errors="replace"))
-        return self._shown(token_id, self._characters.peek(token_id))
+        """The text that a token would have in the next place; its own if it would break an unfinished character off."""
+        text = self._characters.peek(token_id)
+        if token_id in self._hidden or "\ufffd" in text:
+            with contextlib.suppress(UnicodeDecodeError):
+                text = self._tokenizer.token_bytes(token_id).decode()
+        return self._shown(token_id, text)
 
     def chat_rows(self, rows: tuple[TokenLogProb, ...]) -> list[dict[str, Any]]:
         listed = []
         for row in rows:
-            top = [self._chat_entry(token, self.peek(token), value) for token, value in row.top]
-            own = self._chat_entry(row.token_id, self.read(row.token_id), row.logprob)
+            texts = {token: self.peek(token) for token, _ in row.top}
+            texts[row.token_id] = self.read(row.token_id)
+            top = [self._chat_entry(token, texts[token], value) for token, value in row.top]
+            own = self._chat_entry(row.token_id, texts[row.token_id], row.logprob)
             listed.append({**own, "top_logprobs": top})
         return listed
 
