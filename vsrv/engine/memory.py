@@ -122,10 +122,18 @@ def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: Kernels, dtype: 
     fitting = num_blocks * kernels.block_size
     if fitting < length:
         if config.max_model_len is not None or fitting < 2 * kernels.block_size:
-            need = -(-length // kernels.block_size) * block_bytes
+            blocks = -(-length // kernels.block_size)
+            need = blocks * block_bytes
+            remedy = (
+                f"--num-gpu-blocks-override {blocks}"
+                if config.num_gpu_blocks_override
+                else f"--kv-cache-memory-bytes {need}"
+            )
+            if fitting >= 2:
+                remedy = f"--max-model-len {fitting} or {remedy}"
             raise ConfigError(
                 f"one sequence of {length} tokens needs {_gib(need)} of KV cache and {_gib(num_blocks * block_bytes)} are "
-                f"there ({source}): use --max-model-len {max(1, fitting)} or --kv-cache-memory-bytes {need}"
+                f"there ({source}): use {remedy}"
             )
         length = fitting
     lines = (
