@@ -181,6 +181,56 @@ def test_a_client_that_is_gone_when_its_answer_ends_is_no_error(monkeypatch: pyt
     asyncio.run(check())
 
 
+def test_an_answer_that_cannot_be_written_ends_its_connection() -> None:
+    async def app(request: Request) -> Response:
+        return Response(200, [("x-bad", "a\r\nset-cookie: b")], b"")
+
+    async def check() -> None:
+        async with Served(app) as served:
+            assert await served.raw(GET + b"\r\n") == b"", "a header was split"
+            assert "could not be sent" in served.logged[0]
+
+    asyncio.run(check())
+
+
+def test_nothing_behind_a_broken_chunk_is_read() -> None:
+    """The application comes late; meanwhile bytes arrive that would complete the body, had it been well-formed."""
+    gate = asyncio.Event()
+    bodies: list[bytes] = []
+
+    async def app(request: Request) -> Response:
+        await gate.wait()
+        bodies.append(await request.body())
+        return Response(200, [], b"")
+
+    async def check() -> None:
+        async with Served(app) as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcX\r\n")
+            await until(lambda: any(c.task for c in served.server.connections))
+            connection = next(iter(served.server.connections))
+            await until(lambda: connection._body_fault)
+            for piece in (b"\r\n", b"0\r\n\r\n", b"x" * 2_000_000):
+                writer.write(piece)
+                await asyncio.sleep(0.02)
+            assert connection._connection.buffered < 1 << 20, "garbage is kept without bound"
+            gate.set()
+            assert (await reader.read()).startswith(b"HTTP/1.1 400") and not bodies
+            writer.close()
+
+    asyncio.run(check())
+
+
+def test_a_refusal_has_date_and_id_and_a_line_in_the_log() -> None:
+    async def check() -> None:
+        async with Served(echo) as served:
+            answer = await served.raw(b"GET / HTTP/1.1\r\n\r\n")
+            assert b"\r\ndate: " in answer and b"\r\nx-request-id: " in answer
+            assert "400" in served.logged[0] and "127.0.0.1" in served.logged[0]
+
+    asyncio.run(check())
+
+
 def test_more_connections_than_allowed_are_told_so() -> None:
     async def check() -> None:
         async with Served(echo, Limits(max_connections=3)) as served:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import uuid
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from typing import Protocol
 
 from vsrv.errors import UserError
@@ -61,7 +63,7 @@ class HttpProtocol(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
-        self._body: list[bytes] = []
+        self._body = bytearray()  # a list would cost forty bytes for each byte of a sender of tiny packets
         self._body_fault: UserError | None = None
         self._body_wanted: asyncio.Future[None] | None = None
         self._lingered = 0
@@ -146,7 +148,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._phase = Phase.REQUEST
         self._set_timer(0, None)
-        self._body, self._body_fault = [], None
+        self._body, self._body_fault = bytearray(), None
         request = Request(
             head.method,
             head.path,
@@ -162,18 +164,20 @@ class HttpProtocol(asyncio.Protocol):
         self._read_body()
 
     def _read_body(self) -> None:
-        connection = self._connection
+        connection, transport = self._connection, self._transport
+        if self._body_fault is not None or transport is None:
+            return  # nothing behind a fault has a meaning
         try:
             while data := connection.take_body():
-                self._body.append(data)
+                self._body += data
         except UserError as error:
             self._body_fault = error
             connection.must_close = True
-        unread = sum(map(len, self._body)) if self._body_wanted is None else 0
+        unread = len(self._body) if self._body_wanted is None else 0
         if connection.body_complete and connection.buffered > _MAX_PIPELINED:
             self.abort()
-        elif not connection.body_complete and unread > _MAX_UNREAD and self._transport is not None:
-            self._transport.pause_reading()  # until the app asks; it decides on the head, so that is soon
+        elif self._body_fault is not None or (not connection.body_complete and unread > _MAX_UNREAD):
+            transport.pause_reading()  # until the app asks, or has answered; it decides on the head, so that is soon
         if self._body_wanted is not None and not self._body_wanted.done():
             self._body_wanted.set_result(None)
 
@@ -185,12 +189,12 @@ class HttpProtocol(asyncio.Protocol):
         if head.expects_continue and not connection.body_complete:
             self._write(connection.informational())
         began = self._loop.time()
-        while not connection.body_complete:
+        while not connection.body_complete or self._body_fault is not None:
             if self._transport is None:
                 raise asyncio.CancelledError
+            connection.check_body(limit)
             if self._body_fault is not None:
                 raise self._body_fault
-            connection.check_body(limit)
             on_average = began + limits.body_timeout_s + connection.body_received / limits.min_body_rate
             patience = min(limits.body_timeout_s, on_average - self._loop.time())
             self._body_wanted = self._loop.create_future()
@@ -204,7 +208,7 @@ class HttpProtocol(asyncio.Protocol):
             finally:
                 self._body_wanted = None
         connection.check_body(limit)
-        body, self._body = b"".join(self._body), []
+        body, self._body = bytes(self._body), bytearray()
         return body
 
     # responses
@@ -215,6 +219,12 @@ class HttpProtocol(asyncio.Protocol):
             await self._send(request, response)
         except asyncio.CancelledError:
             return  # the client is gone, or the server stops: nobody reads an answer
+        except (
+            Exception
+        ) as error:  # the seam of a connection's life: an answer that cannot be written ends it
+            self._server.log("error", f"the answer to request {request.id} could not be sent: {error!r}")
+            self.abort()
+            return
         finally:
             self.task = None
         self._after_response()
@@ -318,11 +328,14 @@ class HttpProtocol(asyncio.Protocol):
 
     def _refuse(self, error: UserError) -> None:
         """Answer a request that never became one, and close (RFC 9112 section 9.6)."""
-        response = self._server.error_body(error, "-")
-        lines = [b"HTTP/1.1 %d %b" % (response.status, reason_phrase(response.status))]
-        lines += [f"{name}: {value}".encode("ascii") for name, value in response.headers]
-        lines += [b"server: vsrv", b"connection: close", b"content-length: %d" % len(response.body), b"", b""]
-        self._write(b"\r\n".join(lines) + response.body)
+        request_id = uuid.uuid4().hex
+        response = self._server.error_body(error, request_id)
+        self._server.log("info", f"refused a request of {self._peer} with {error.status}: {error.message}")
+        headers = [*response.headers, ("x-request-id", request_id), ("date", formatdate(usegmt=True))]
+        headers += [("server", "vsrv"), ("connection", "close"), ("content-length", str(len(response.body)))]
+        head = b"HTTP/1.1 %d %b\r\n" % (response.status, reason_phrase(response.status))
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("ascii")
+        self._write(head + b"\r\n" + response.body)
         self._close_gently()
 
     def _close_gently(self) -> None:
