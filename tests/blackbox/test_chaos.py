@@ -329,6 +329,116 @@ def test_probes_beside_256_streams_and_a_large_body(chaotic: Begin) -> None:
     assert server.stop() == 0
 
 
+def descriptors(server: Server) -> int:
+    assert server.process is not None
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def resident_kb(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmRSS")
+
+
+def load_of(server: Server) -> int:
+    return int(json.loads(server.get("/load")[1])["server_load"])
+
+
+STORM = {
+    "half a head": b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nX: ",
+    "half a body": b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\n{",
+    "queued or streaming": None,
+    "answered and unread": b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 5,
+}
+
+
+@pytest.mark.slow
+def test_a_storm_of_500_clients_that_leave(chaotic: Begin) -> None:
+    server = chaotic()
+    body = json.dumps(streaming(900)).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+    async def client(data: bytes) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(data)
+        await asyncio.sleep(1.5)
+        writer.transport.abort()
+
+    async def main() -> None:
+        before = descriptors(server)
+        kinds = list(STORM.values())
+        storm = [client(kinds[n % 4] or head % len(body) + body) for n in range(500)]
+        tasks = [asyncio.create_task(one) for one in storm]
+        await asyncio.sleep(1.4)
+        await asyncio.gather(*tasks)
+        began = time.monotonic()
+        await until(lambda: load_of(server) == 0, 5)
+        freed = time.monotonic() - began
+        closed = await until(lambda: descriptors(server) <= before + 1, 5)
+        metrics = server.get("/metrics")[1].decode()
+        assert "vllm:num_requests_waiting{" in metrics
+        assert (await ask(server.port, streaming(4))).is_whole
+        assert "Traceback" not in server.log() and "failed" not in server.log()
+        print(
+            f"500 clients left in four states: no sequence after {freed * 1000:.0f} ms, no descriptor after {closed * 1000:.0f} ms"
+        )
+
+    asyncio.run(main())
+    assert server.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_memory_and_descriptors_over_5000_mixed_requests(chaotic: Begin) -> None:
+    server = chaotic("--disable-uvicorn-access-log")
+    assert server.process is not None
+    pid = server.process.pid
+
+    async def mixed(number: int) -> None:
+        kind = number % 10
+        if kind < 3:
+            assert (await ask(server.port, None, "/livez")).status == 200
+        elif kind < 5:
+            assert (await ask(server.port, None, "/v1/models")).status == 200
+        elif kind < 7:
+            assert (await ask(server.port, {"prompt": f"x{number}", "max_tokens": 2})).status == 200
+        elif kind == 7:
+            assert (await ask(server.port, {"prompt": 5})).status == 400
+        elif kind == 8:
+            assert (await ask(server.port, streaming(3))).is_whole
+        else:  # leaves in the middle
+            task = asyncio.create_task(ask(server.port, streaming(200)))
+            await asyncio.sleep(0.02)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def batch(first: int, count: int) -> None:
+        gate = asyncio.Semaphore(8)
+
+        async def one(number: int) -> None:
+            async with gate:
+                await mixed(number)
+
+        await asyncio.gather(*(one(number) for number in range(first, first + count)))
+        await until(lambda: load_of(server) == 0, 10)
+
+    async def main() -> None:
+        await batch(0, 1000)
+        before, files, figures = resident_kb(pid), descriptors(server), []
+        for round_ in range(1, 6):
+            await batch(round_ * 1000, 1000)
+            figures.append(resident_kb(pid) - before)
+        grown = figures[-1] / 5
+        print(
+            f"5000 mixed requests after 1000: front +{grown:.0f} kB per 1000 (at each 1000: {figures}), descriptors {files} to {descriptors(server)}"
+        )
+        assert grown < 1024 and descriptors(server) <= files + 1
+
+    asyncio.run(main())
+    assert server.stop() == 0
+
+
 class Attacker(asyncio.Protocol):
     """One connection of slowloris: sends `piece` at every beat, reads nothing if `deaf`."""
 
