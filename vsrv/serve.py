@@ -73,11 +73,15 @@ def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
     """Rule R22 for a socket that systemd bound: --host says nothing about it."""
     if sock.family == socket.AF_UNIX or is_loopback(sock.getsockname()[0]):
         return
-    if not config.get("api-key") and not config.get("allow-unauthenticated"):
+    if not _has_keys(config) and not config.get("allow-unauthenticated"):
         raise ConfigError(
             f"the socket of systemd on {sock.getsockname()[0]} can be reached by others and no key is set: "
             "give --api-key or --allow-unauthenticated"
         )
+
+
+def _has_keys(config: ServeConfig) -> bool:
+    return bool(config.get("api-key"))
 
 
 def _raise_file_limit(connections: int) -> None:
@@ -433,14 +437,14 @@ class Front:
         seconds = time.monotonic() - self._began
         self._log.event("info", f"ready in {seconds:.1f} s: {name} at {self._address()}")
         if self._socket.family != socket.AF_UNIX:
-            key = " -H 'Authorization: Bearer KEY'" if self._config.get("api-key") else ""
+            key = " -H 'Authorization: Bearer KEY'" if _has_keys(self._config) else ""
             body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
             self._log.event(
                 "info",
                 f"try: curl {self._address()}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
             )
         is_open = self._socket.family != socket.AF_UNIX and not is_loopback(self._local[0])
-        if is_open and not self._config.get("api-key"):
+        if is_open and not _has_keys(self._config):
             self._log.event(
                 "warning", "everybody who reaches this port may use the model (--allow-unauthenticated)"
             )

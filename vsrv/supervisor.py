@@ -27,8 +27,12 @@ class RestartPolicy:
     poll_s: float = 0.5
 
 
+def _ignored() -> None:
+    """What a supervisor calls that nobody listens to."""
+
+
 class Supervisor:
-    """Owned by the event loop. `log` gets (level, message). Counts are for metrics."""
+    """Owned by the event loop. `log` gets (level, message); `on_stall` and `on_restart` are called at each, for metrics."""
 
     def __init__(
         self,
@@ -44,6 +48,8 @@ class Supervisor:
         self._began: list[float] = []  # of restarts within the window
         self.num_restarts = 0
         self.num_stalls = 0
+        self.on_stall: Callable[[], None] = _ignored
+        self.on_restart: Callable[[], None] = _ignored
 
     async def run(self) -> str:
         """Watch a ready engine. Returns only when it cannot be kept alive: why."""
@@ -59,6 +65,7 @@ class Supervisor:
                 return f"the engine has ended, after {len(self._began)} restarts" + self._why()
             self._began.append(now)
             self.num_restarts += 1
+            self.on_restart()
             await self._restart(config)
             if (changed := self._what_changed(first)) is not None:
                 return changed
@@ -82,6 +89,7 @@ class Supervisor:
 
     async def _end_stalled(self) -> None:
         self.num_stalls += 1
+        self.on_stall()
         self._log("error", f"{self._engine.health().reason}: the stacks of engine and front follow")
         self._engine.dump_stacks()
         faulthandler.dump_traceback(sys.stderr, all_threads=True)

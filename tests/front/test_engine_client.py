@@ -259,12 +259,17 @@ def test_a_stalled_engine_shows_its_stacks_and_is_replaced(play: Play) -> None:
     async def scenario(client: EngineClient) -> None:
         client._stall_timeout_s = 0.3
         supervisor, watching, logged = await supervised(client, RestartPolicy(1, 600, 0.05, 0.05))
+        told: list[str] = []
+        supervisor.on_stall, supervisor.on_restart = (
+            lambda: told.append("stall"),
+            lambda: told.append("restart"),
+        )
         stuck = submit(client, 2)
         with pytest.raises(EngineError):
             await ids_of(stuck)
         await until(lambda: client.health().state == "ready")
         assert await ids_of(submit(client, 3)) and supervisor.num_stalls == supervisor.num_restarts == 1
-        assert "no engine step" in logged[0] and "stacks" in logged[0]
+        assert "no engine step" in logged[0] and "stacks" in logged[0] and told == ["stall", "restart"]
         watching.cancel()
 
     prelude = "import faulthandler; faulthandler.register(signal.SIGUSR2)"
