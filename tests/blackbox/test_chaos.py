@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import time
 import urllib.error
@@ -517,6 +518,38 @@ def test_slowloris(chaotic: Begin, mode: str) -> None:
 
     asyncio.run(main())
     assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_sslyze_finds_nothing(tmp_path: Path) -> None:
+    """Mozilla's intermediate profile. `VSRV_SSLYZE` names a Python that has sslyze: `python3 -m venv v && v/bin/pip install sslyze`.
+
+    One deviation is known: OpenSSL's default groups include X448 and P-521, and Python before 3.15 can choose one group or all. One alone
+    would cost most clients a further round trip, or lose the hybrid post-quantum group of newer OpenSSLs.
+    """
+    python = os.environ.get("VSRV_SSLYZE")
+    if not python:
+        pytest.skip("VSRV_SSLYZE is not set")
+    make(CertificateWish(tmp_path, days=300))
+    server = start(
+        "--ssl-certfile", str(tmp_path / "server.pem"), "--ssl-keyfile", str(tmp_path / "server.key")
+    )
+    try:
+        time.sleep(2)
+        arguments = ["--mozilla_config=intermediate", "--certinfo_ca_file", str(tmp_path / "ca.pem")]
+        done = subprocess.run(
+            [python, "-m", "sslyze", *arguments, f"localhost:{server.port}"],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    finally:
+        assert server.stop() == 0
+    assert "Supplied CA file CA Store (N/A):   OK" in done.stdout, done.stdout + done.stderr
+    _, found, verdict = done.stdout.partition("COMPLIANCE AGAINST TLS CONFIGURATION")
+    faults = [line.strip() for line in verdict.splitlines() if line.strip().startswith("* ")]
+    print(f"sslyze, Mozilla intermediate: {faults}")
+    assert found and all(fault.startswith("* tls_curves:") for fault in faults)
 
 
 @pytest.mark.slow

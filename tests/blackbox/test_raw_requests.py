@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 from started import Server
 from table import SMUGGLED, Row, rows
 
@@ -39,3 +40,47 @@ def test_every_refusal_of_the_table(server: Server) -> None:
     asyncio.run(main())
     assert len(REFUSED) > 250 and server.get("/livez")[0] == 200
     print(f"{len(REFUSED)} refusals of vsrv serve: all as expected")
+
+
+PATHS = (
+    "/livez",
+    "/readyz",
+    "/health",
+    "/ping",
+    "/load",
+    "/version",
+    "/metrics",
+    "/v1/models",
+    "/v1/models/demo",
+    "/v1/x",
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_is_get_without_its_body(server: Server, path: str) -> None:
+    status, body, headers = server.get(path)
+    status_of_head, nothing, headers_of_head = server.request("HEAD", path, None)
+    assert (status_of_head, nothing) == (status, b"")
+    changing = {"date", "x-request-id"} | ({"content-length"} if path in ("/metrics", "/v1/x") else set())
+    assert {k: v for k, v in headers.items() if k not in changing} == {
+        k: v for k, v in headers_of_head.items() if k not in changing
+    }
+    assert int(headers["content-length"]) == len(body)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("DELETE", "/v1/models", "GET, HEAD, OPTIONS"),
+        ("GET", "/v1/completions", "POST, OPTIONS"),
+        ("PATCH", "/ping", "GET, HEAD, POST, OPTIONS"),
+    ],
+)
+def test_405_names_what_is_allowed_in_openai_s_error_body(
+    server: Server, method: str, path: str, allow: str
+) -> None:
+    status, body, headers = server.request(method, path, None)
+    assert status == 405 and set(headers["allow"].split(", ")) == set(allow.split(", "))
+    assert json.loads(body)["error"]["code"] == "method_not_allowed"
+    status, body, headers = server.request("OPTIONS", path, None)
+    assert (status, body) == (204, b"") and set(headers["allow"].split(", ")) == set(allow.split(", "))
