@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import socket
 import subprocess
@@ -42,6 +43,7 @@ _SOCKET_BYTES = 4 << 20
 _LOADING_RETRY_S = 2.0
 _ENGINE_ENDED = ("engine_dead", "the engine ended while it worked on this request", 5.0)
 _SHUTTING_DOWN = ("server_shutdown", "the server shut down before this request was finished", 5.0)
+_LAST_LINES_S = 2.0
 _LINE_BYTES = 64 * 1024  # a longer line of the engine's stderr is passed on in pieces
 
 
@@ -138,20 +140,30 @@ class EngineClient(asyncio.Protocol):
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         command = [*child_command("_engine"), "--fd", str(theirs.fileno())]
-        self._process = await asyncio.create_subprocess_exec(
-            *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        read_end, write_end = os.pipe()
+        stderr = open(read_end, "rb", buffering=0)  # noqa: SIM115, the transport closes it
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=write_end
+            )
+        except BaseException:
+            stderr.close()
+            raise
+        finally:
+            os.close(write_end)
         theirs.close()
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self, sock=ours)
         self._send(Hello(asdict(config)))
-        self._watch_task = loop.create_task(self._watch(self._process))
+        lines = asyncio.StreamReader()
+        self._stderr, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), stderr)
+        self._watch_task = loop.create_task(self._watch(self._process, lines))
 
     async def restart(self, config: EngineConfig) -> None:
         """A new process in the place of one that has ended. Sequence ids go on counting."""
         await self.ended.wait()
-        await self._watch_task
+        await self._watched()
         if self._transport is not None:
             self._transport.abort()  # nothing of the old process may arrive from here on
             await self._disconnected.wait()
@@ -191,7 +203,15 @@ class EngineClient(asyncio.Protocol):
         except TimeoutError:
             self._stopping = True
             self.kill()
-        await self._watch_task
+        await self._watched()
+
+    async def _watched(self) -> None:
+        """Wait for the last lines of stderr; a grandchild that holds it open does not hold the server."""
+        _, pending = await asyncio.wait((self._watch_task,), timeout=_LAST_LINES_S)
+        if pending:
+            self._watch_task.cancel()
+            self._stderr.close()
+            self._end_all()
 
     def health(self) -> Health:
         """What a load balancer should know, from the engine's step counter and not from its process being alive."""
@@ -293,11 +313,10 @@ class EngineClient(asyncio.Protocol):
         if stream is not None:
             stream.fail(EngineError(frame.code, frame.message))
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch(self, process: asyncio.subprocess.Process, stderr: asyncio.StreamReader) -> None:
         """Pass the engine's stderr on, then note its end."""
-        assert process.stderr is not None
         rest = b""
-        while data := await process.stderr.read(_LINE_BYTES):
+        while data := await stderr.read(_LINE_BYTES):
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > _LINE_BYTES:  # readline() would give up here and leave the engine with a full pipe
                 lines, rest = [*lines, rest], b""

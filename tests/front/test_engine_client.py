@@ -278,6 +278,18 @@ def test_a_stalled_engine_shows_its_stacks_and_is_replaced(play: Play) -> None:
     assert any("engine.py" in line and "in <module>" in line for line in lines), lines
 
 
+def test_a_grandchild_that_holds_stderr_open_does_not_hold_the_restart(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        _, watching, _ = await supervised(client, RestartPolicy(1, first_pause_s=0.05, poll_s=0.05))
+        with pytest.raises(EngineError):
+            await ids_of(submit(client, 1))
+        await asyncio.wait_for(until(lambda: client.health().state == "ready"), 6)
+        assert await ids_of(submit(client, 3))
+        watching.cancel()
+
+    play("\n    import subprocess; subprocess.Popen(['sleep', '8'])" + RESTARTABLE, scenario)
+
+
 def test_a_pause_of_the_front_is_no_stall_of_the_engine(play: Play) -> None:
     async def scenario(client: EngineClient) -> None:
         client._stall_timeout_s = 0.5
