@@ -263,6 +263,16 @@ def popcount(value: Any) -> Any:
     return U(int(value).bit_count())
 
 
+def add_f32(a: Any, b: Any) -> Any:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return F(a) + F(b)
+
+
+def mul_f32(a: Any, b: Any) -> Any:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return F(a) * F(b)
+
+
 def _bf16_bits(value: Any) -> int:
     bits = int(bits_of_f32(value))
     if bits & 0x7FFFFFFF > 0x7F800000:
@@ -358,7 +368,8 @@ def _product(slots: list[Any], floats: Callable[[Any], Any]) -> list[Any]:
         a[_GROUP, 2 * _PLACE + 8 + e], a[_GROUP + 8, 2 * _PLACE + 8 + e] = halves[:, 2, e], halves[:, 3, e]
         b[2 * _PLACE + e, _GROUP], b[2 * _PLACE + 8 + e, _GROUP] = halves[:, 4, e], halves[:, 5, e]
         d[_GROUP, 2 * _PLACE + e], d[_GROUP + 8, 2 * _PLACE + e] = sums[:, e], sums[:, 2 + e]
-    d = d + a @ b
+    with np.errstate(all="ignore"):  # rows that nobody owns may hold infinities
+        d = d + a @ b
     return [
         (d[g, 2 * p], d[g, 2 * p + 1], d[g + 8, 2 * p], d[g + 8, 2 * p + 1])
         for g, p in zip(_GROUP, _PLACE, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -116,5 +115,5 @@ def test_the_simulator_loads_the_same_specs(seed: int) -> None:
 )
 def test_the_simulator_refuses_what_does_not_fit(arguments: tuple[Any, ...]) -> None:
     kernel = simulated.SimulatedLoader().load(specialise(sample_kernels.make_scale, n=4))
-    with pytest.raises((AssertionError, struct.error)):
+    with pytest.raises(TypeError):
         kernel((1, 1, 1), *arguments)

@@ -243,6 +243,8 @@ class App:
         prepared = await self._prepare(request, dialect)
         wanted = prepared.request
         assert wanted is not None
+        if wanted.unknown:
+            parts.log.event("debug", "unknown request fields", fields=wanted.unknown, request_id=request.id)
         salt = parts.keys.cache_salt(trace.tenant, wanted.cache_salt)
         generation = Generation(
             parts.engine, parts.tokenizer, parts.metrics, parts.admission, prepared, salt, trace.began
@@ -250,7 +252,8 @@ class App:
         trace.generation = generation
         generation.submit()
         prefix = "chatcmpl" if dialect == "chat" else "cmpl"
-        ids = AnswerIds.make(prefix, request.id, wanted.model, options.fingerprint)
+        own_id = request.id if request.headers.get("x-request-id") else wanted.request_id or request.id
+        ids = AnswerIds.make(prefix, own_id, wanted.model, options.fingerprint)
         texts = TokenTexts(parts.tokenizer, wanted.tokens_as_ids or options.tokens_as_ids)
         answer: ChatAnswer | CompletionAnswer
         if dialect == "chat":
@@ -288,7 +291,7 @@ class App:
             "count": len(ids),
             "max_model_len": self._parts.facts.max_model_len,
             "tokens": ids,
-            "token_strs": None,
+            "token_strs": prepared.prompt_texts or None,
         }
         return json_response(answer)
 

@@ -140,14 +140,13 @@ class Generation:
         )
         try:
             for index in range(count):
-                own = (
-                    params
-                    if params.seed is None or request.n == 1
-                    else replace(params, seed=_seed(params.seed + index % request.n))
-                )
-                prompt = prompts[index // request.n]
+                place = index // request.n
+                seed = params.seed if params.seed is None else _seed(params.seed + index % request.n)
+                own = replace(params, max_tokens=self.prepared.limits[place], seed=seed)
+                prompt = prompts[place]
                 stream = self.engine.submit(prompt, own, self.cache_salt, request.priority)
-                self._choices.append(_Choice(index, stream, Detokenizer(self.tokenizer, options)))
+                text = Detokenizer(self.tokenizer, options, prompt[-1])
+                self._choices.append(_Choice(index, stream, text))
         except EngineError as error:
             self.close()
             raise UserError(503, error.code, error.message, None, error.retry_after_s) from None

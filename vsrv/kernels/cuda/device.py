@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from vsrv.kernels.cuda.source import Arch, KernelSpec
+from vsrv.kernels.cuda.source import Arch, KernelSource, KernelSpec
 
 Tensor = Any
 Grid = tuple[int, int, int]
@@ -20,13 +20,17 @@ class Kernel(Protocol):
         """Launch on the device's stream; arguments in order, tensors for pointers and numbers for scalars."""
 
 
+# How a part that holds several kernels launches one of them: its source, the grid, the arguments in order.
+Launch = Callable[[KernelSource, Grid, tuple[Any, ...]], None]
+
+
 class Loader(Protocol):
     """Makes kernels ready: launcher.Launcher on a GPU, the simulator's in tests."""
 
     def load(self, spec: KernelSpec) -> Kernel:
         """The kernel's handle, the same one for an equal spec. Compiles where nobody has done so before; not during graph capture."""
 
-    def load_all(self, specs: Sequence[KernelSpec]) -> list[Kernel]:
+    def load_all(self, specs: Sequence[KernelSpec]) -> Sequence[Kernel]:
         """Handles of several kernels; what must be compiled is compiled side by side."""
 
 

@@ -128,6 +128,9 @@ mul_low = _assembly("mul.lo.u32 $0, $1, $2;", (u32,), (u32, u32))
 add_u32 = _assembly("add.u32 $0, $1, $2;", (u32,), (u32, u32))
 sub_u32 = _assembly("sub.u32 $0, $1, $2;", (u32,), (u32, u32))
 popcount = _assembly("popc.b32 $0, $1;", (u32,), (u32,))
+# rounded as written: fast math may fuse or reorder + and *, which breaks error-free sums and sums that must agree between kernels
+add_f32 = _assembly("add.rn.ftz.f32 $0, $1, $2;", (f32,), (f32, f32))
+mul_f32 = _assembly("mul.rn.ftz.f32 $0, $1, $2;", (f32,), (f32, f32))
 
 # pairs of 16-bit floats in a u32: the first argument or result is the low half
 pack_bf16 = _assembly("cvt.rn.bf16x2.f32 $0, $2, $1;", (u32,), (f32, f32))

@@ -6,17 +6,22 @@ models need and no more, at about 30 KB a row and architecture. tests/cuda holds
 
 from __future__ import annotations
 
+from vsrv.kernels.cuda import operations as ops
 from vsrv.kernels.cuda.source import Arch, KernelSpec
 
 MOST_ROWS = 24
-
-# A row is `specialise(make_xxx, parameter=value, …)`: exactly the parameters that the code which launches the kernel passes, since an
-# equal spec is what finds the cubin.
-EVERYWHERE: tuple[KernelSpec, ...] = ()
-WITH_BULK_COPIES: tuple[KernelSpec, ...] = ()  # sm_90 and later
-WITHOUT_BULK_COPIES: tuple[KernelSpec, ...] = ()  # sm_80 to sm_89
+_WIDTHS = (2048, 4096, 8192)  # each stands for all hidden sizes up to it and above the one before
 
 
 def shipped(arch: Arch) -> tuple[KernelSpec, ...]:
-    """The rows for one architecture."""
-    return EVERYWHERE + (WITH_BULK_COPIES if arch.has_bulk_copies else WITHOUT_BULK_COPIES)
+    """The rows for one architecture: bfloat16 for head_dim 64 and 128, float16 for 128, and what both share."""
+    rows = [ops.plan_spec(), *ops.SamplingVariant().specs()]
+    for dtype, dims in (("bfloat16", (64, 128)), ("float16", (128,))):
+        for dim in dims:
+            rows += [ops.decode_spec(arch, dtype, dim), ops.prefill_spec(arch, dtype, dim)]
+            rows.append(ops.rope_spec(dtype, dim, norms=False))
+        rows.append(ops.gate_spec(dtype, "silu"))
+    rows.append(ops.rope_spec("bfloat16", 128, norms=True))
+    rows += [ops.norm_spec("bfloat16", width, add) for width in _WIDTHS for add in (False, True)]
+    rows += [ops.norm_spec("float16", 4096, add) for add in (False, True)]
+    return tuple(rows)
