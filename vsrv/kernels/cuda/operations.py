@@ -110,6 +110,11 @@ class SamplingVariant:
     adjust_threads: int = 256
     chunk: int = 4096
 
+    @classmethod
+    def of(cls, arch: Arch) -> SamplingVariant:
+        """1024 threads leave 64 registers, which is enough on sm_90 and spills up to 180 bytes on sm_80."""
+        return cls() if arch.major >= 9 else cls(threads=512)
+
     def specs(self) -> list[KernelSpec]:
         """adjust, sample, logprobs."""
         shape = {"threads": self.threads, "digit_bits": self.digit_bits, "capacity": self.capacity}
@@ -168,9 +173,7 @@ class CudaOperations:
         )
         self._decode, self._prefill, self._planner, self._rms, self._add_rms, self._gate, self._rope = loaded
         source = decode_kernel.describe()
-        resident = min(
-            decode.resident_blocks(source.shared_bytes), shared_limits(arch)[1] // source.shared_bytes
-        )
+        resident = min(source.min_blocks, shared_limits(arch)[1] // source.shared_bytes)
         self._decode_warps = source.threads // 32
         self._decode_blocks = min(decode.MAX_BLOCKS, self._device.num_multiprocessors * max(1, resident))
         self._prefill_rows = prefill.rows_of(prefill_kernel.describe().threads // 32)
@@ -313,7 +316,7 @@ class CudaOperations:
 
 def cuda_kernels(device: Device, loader: Loader, variant: SamplingVariant | None = None) -> Kernels:
     """Everything but `pack_linear`, `random_linear`, `linear` and `embedding`: these raise until the owner of the device has put its own in."""
-    operations = CudaOperations(device, loader, variant or SamplingVariant())
+    operations = CudaOperations(device, loader, variant or SamplingVariant.of(device.arch))
     return Kernels(
         name="cuda",
         device="cuda",
