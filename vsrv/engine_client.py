@@ -104,6 +104,12 @@ class TokenStream:
             self._waiter.set_result(None)
 
 
+def _seen(task: asyncio.Task[None]) -> None:
+    """An exception that nobody waits for any more is no news."""
+    if not task.cancelled():
+        task.exception()
+
+
 class EngineClient(asyncio.Protocol):
     """One engine process. `on_line` gets its stderr, line by line; `on_change` is called at Ready and at its end."""
 
@@ -128,6 +134,7 @@ class EngineClient(asyncio.Protocol):
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._stopping = False
 
     @property
@@ -135,30 +142,39 @@ class EngineClient(asyncio.Protocol):
         return len(self._streams)
 
     async def start(self, config: EngineConfig) -> None:
-        """Start the process and send it its configuration; loading goes on in the background."""
+        """Start the process and send it its configuration; loading goes on in the background.
+
+        What is begun is finished even if the caller is cancelled: `stop` finds a whole process or none.
+        """
+        self._starting = asyncio.get_running_loop().create_task(self._start(config))
+        self._starting.add_done_callback(_seen)
+        await asyncio.shield(self._starting)
+
+    async def _start(self, config: EngineConfig) -> None:
+        loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        command = [*child_command("_engine"), "--fd", str(theirs.fileno())]
         read_end, write_end = os.pipe()
-        stderr = open(read_end, "rb", buffering=0)  # noqa: SIM115, the transport closes it
+        lines = asyncio.StreamReader()
+        pipe = open(read_end, "rb", buffering=0)  # noqa: SIM115, the transport closes it
+        self._stderr, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe)
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+            command = [*child_command("_engine"), "--fd", str(theirs.fileno())]
+            self._process = process = await asyncio.create_subprocess_exec(
                 *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=write_end
             )
-        except BaseException:
-            stderr.close()
+        except OSError:  # no process to be had: the caller tells it
+            ours.close()
+            self._stderr.close()
             raise
         finally:
+            theirs.close()
             os.close(write_end)
-        theirs.close()
         ours.setblocking(False)
-        loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self, sock=ours)
         self._send(Hello(asdict(config)))
-        lines = asyncio.StreamReader()
-        self._stderr, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), stderr)
-        self._watch_task = loop.create_task(self._watch(self._process, lines))
+        self._watch_task = loop.create_task(self._watch(process, lines))
 
     async def restart(self, config: EngineConfig) -> None:
         """A new process in the place of one that has ended. Sequence ids go on counting."""
@@ -191,6 +207,8 @@ class EngineClient(asyncio.Protocol):
 
     async def stop(self, grace_s: float = 2.0) -> None:
         """End the process for good: asked first, killed if it does not listen."""
+        if self._starting is not None:
+            await asyncio.wait((self._starting,))
         process = self._process
         if process is None:
             return
@@ -198,6 +216,9 @@ class EngineClient(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._stopping = True  # not before: how an engine ended that died is still to be told
             self._send(Stop())
+        if self.ready is None and not self.ended.is_set():
+            self._stopping = True
+            self.kill()  # it loads, and reads nothing
         try:
             await asyncio.wait_for(process.wait(), grace_s)
         except TimeoutError:

@@ -6,6 +6,7 @@ The socket listens before anything heavy is imported. Until the App is there, a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
@@ -14,6 +15,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -225,6 +227,7 @@ class Front:
                 status = await self._serve_until(loading, stopped)
             else:
                 loading.cancel()
+                await asyncio.wait((loading,))
         finally:
             self._notifier.stopping("shutting down")
             await self._shut_down()
@@ -371,7 +374,7 @@ class Front:
         loop = asyncio.get_running_loop()
         config = self._config
         self._loaded.phase = "download" if config.get("model") else "start"
-        folder = await loop.run_in_executor(None, self._resolve)
+        folder = await _in_thread(self._resolve)
         from vsrv.engine_client import EngineClient
         from vsrv.supervisor import RestartPolicy, Supervisor
 
@@ -462,6 +465,33 @@ class Front:
         if self._loaded.app is not None:
             return await self._loaded.app(request)
         return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
+
+
+def _in_thread(function: Callable[[], Path]) -> asyncio.Future[Path]:
+    """As run_in_executor, but in a daemon thread: a download that hangs does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Path] = loop.create_future()
+
+    def deliver(result: Path | None, error: BaseException | None) -> None:
+        if future.done():
+            return  # cancelled meanwhile
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+
+    def work() -> None:
+        result: Path | None = None
+        error: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as fault:  # it is raised again where the future is awaited
+            error = fault
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(deliver, result, error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 def _loading_answer(request: Request, phase: str, engine: EngineClient | None, elapsed_s: float) -> Response:

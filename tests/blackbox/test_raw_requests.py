@@ -6,8 +6,8 @@ import asyncio
 import json
 
 import pytest
+from request_table import SMUGGLED, Row, rows
 from started import Server
-from table import SMUGGLED, Row, rows
 
 REFUSED = [row for row in rows() if row.kind in ("400", "414", "417", "431", "501", "505") and not row.seen]
 

@@ -171,3 +171,30 @@ def test_unix_socket_root_path_and_trusted_proxy(tmp_path: Path) -> None:
     finally:
         assert server.stop() == 0
     assert not os.path.exists(path)
+
+
+def test_sigterm_during_a_download_that_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        server = start("some/model", env={"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"})
+        assert server.process is not None
+        silent.settimeout(30)
+        connection, _ = silent.accept()  # it asks, and nobody will answer
+        assert server.get("/readyz")[0] == 503
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 3
+        connection.close()
+
+
+@pytest.mark.slow
+def test_sigterm_at_any_moment_of_loading() -> None:
+    statuses = []
+    for step in range(16):
+        server = start()
+        assert server.process is not None
+        time.sleep(0.1 + step * 0.15)
+        statuses.append(server.stop())
+    # before Python has come to the handler, the signal ends it as it ends any process
+    assert set(statuses) <= {0, -signal.SIGTERM} and statuses[4:] == [0] * 12, statuses
+    print(f"SIGTERM 0.1 to 2.4 s after the start: exit statuses {statuses}")

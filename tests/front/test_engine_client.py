@@ -305,6 +305,28 @@ def test_a_pause_of_the_front_is_no_stall_of_the_engine(play: Play) -> None:
     play(RESTARTABLE, scenario)
 
 
+@pytest.mark.parametrize("turns", range(0, 12, 2))
+def test_a_start_that_is_cancelled_anywhere_leaves_nothing(
+    turns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "engine.py"
+    program.write_text(PRELUDE + "take(Stop)")
+    monkeypatch.setattr("vsrv.engine_client.child_command", lambda name: [sys.executable, str(program), name])
+
+    async def main() -> None:
+        client = EngineClient(30.0, lambda line: None)
+        starting = asyncio.create_task(client.start(EngineConfig("some/model")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await client.stop()
+        assert client._process is None or client._process.returncode is not None
+
+    asyncio.run(main())
+    gc.collect()
+
+
 MALFORMED = {
     "another protocol version": b"\x02\0\0\0\x63\x06",
     "longer than any frame": b"\xff\xff\xff\xff\x01\x06",

@@ -8,7 +8,7 @@ import h11
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from table import LIMITS, rows
+from request_table import LIMITS, rows
 from test_request_table import SansIo
 
 from vsrv.errors import UserError

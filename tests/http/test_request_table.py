@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 
 import pytest
-from table import LIMITS, SMUGGLED, Row, rows
+from request_table import LIMITS, SMUGGLED, Row, rows
 
 from vsrv.errors import UserError
 from vsrv.http.connection import Connection, Head
