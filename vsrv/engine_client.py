@@ -177,7 +177,7 @@ class EngineClient(asyncio.Protocol):
         self._watch_task = loop.create_task(self._watch(process, lines))
 
     async def restart(self, config: EngineConfig) -> None:
-        """A new process in the place of one that has ended. Sequence ids go on counting."""
+        """A new process in the place of one that has ended. Sequence ids go on counting. Raises OSError if there is none to be had."""
         await self.ended.wait()
         await self._watched()
         if self._transport is not None:
@@ -190,7 +190,11 @@ class EngineClient(asyncio.Protocol):
         self._last_step = -1
         self.ended.clear()
         self.became_ready.clear()
-        await self.start(config)
+        try:
+            await self.start(config)
+        except OSError:
+            self.ended.set()
+            raise
 
     def dump_stacks(self) -> None:
         """Have the process write the stack of every thread to its stderr (see boot.dump_stacks_on_signal)."""

@@ -181,6 +181,7 @@ class Front:
         self._local = sock.getsockname()
         self._around = around
         self._tls = around.tls
+        self._tls_lock = asyncio.Lock()
         self._notifier = around.notifier
         self._log = Log(config.get("log-level"), config.get("log-format"))
         self._loaded = Loaded()
@@ -278,6 +279,8 @@ class Front:
             notifier.extend_timeout(30.0)  # a large model may take longer than TimeoutStartSec=
         elif engine is not None:
             notifier.status(f"{state}, {engine.num_streams} sequences")
+        if state == "draining":
+            notifier.extend_timeout(30.0)  # --shutdown-timeout may be longer than TimeoutStopSec=
         if notifier.watchdog_interval_s is not None and state != "stalled":
             notifier.alive()
         notifier.flush()
@@ -315,7 +318,8 @@ class Front:
 
     async def _reload_tls(self, keeper: TlsKeeper, files: TlsFiles | None) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(None, keeper.reload, files)
+            async with self._tls_lock:  # a signal and a change that is seen may come together
+                await asyncio.get_running_loop().run_in_executor(None, keeper.reload, files)
         except ConfigError as error:
             self._log.event("error", f"{error}; keeping the old certificate")
             return

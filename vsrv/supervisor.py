@@ -104,7 +104,11 @@ class Supervisor:
         self._log("error", f"restarting the engine in {pause:g} s ({count} of at most {most}){self._why()}")
         await asyncio.sleep(pause)
         began = time.monotonic()
-        await engine.restart(config)
+        try:
+            await engine.restart(config)
+        except OSError as error:  # no memory or no process number left: that counts as a try
+            self._log("error", f"the engine cannot be started: {error.strerror}")
+            return
         loop = asyncio.get_running_loop()
         ends = [loop.create_task(event.wait()) for event in (engine.became_ready, engine.ended)]
         try:

@@ -278,6 +278,28 @@ def test_a_stalled_engine_shows_its_stacks_and_is_replaced(play: Play) -> None:
     assert any("engine.py" in line and "in <module>" in line for line in lines), lines
 
 
+def test_a_restart_that_gets_no_process_is_tried_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(client: EngineClient) -> None:
+        _, watching, logged = await supervised(client, RestartPolicy(2, first_pause_s=0.05, poll_s=0.05))
+        spawn, calls = asyncio.create_subprocess_exec, [0]
+
+        async def scarce(*arguments: Any, **more: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 1:
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            return await spawn(*arguments, **more)
+
+        monkeypatch.setattr("asyncio.create_subprocess_exec", scarce)
+        with pytest.raises(EngineError):
+            await ids_of(submit(client, 1))
+        await asyncio.wait_for(until(lambda: client.health().state == "ready"), 6)
+        assert calls == [2] and any("temporarily unavailable" in text for text in logged)
+        assert await ids_of(submit(client, 3))
+        watching.cancel()
+
+    play(RESTARTABLE, scenario)
+
+
 def test_a_grandchild_that_holds_stderr_open_does_not_hold_the_restart(play: Play) -> None:
     async def scenario(client: EngineClient) -> None:
         _, watching, _ = await supervised(client, RestartPolicy(1, first_pause_s=0.05, poll_s=0.05))
