@@ -26,7 +26,7 @@ from typing import Any
 from vsrv.kernels.cuda import sampling_state as layout_of_state
 from vsrv.kernels.cuda.device import Device, Launch
 from vsrv.kernels.cuda.sampling_state import CudaSamplingState
-from vsrv.kernels.cuda.selection import LEAST, NEGATIVE, Layout, make_quad, make_selection
+from vsrv.kernels.cuda.selection import LEAST, NEGATIVE, NO_BIN, Layout, make_quad, make_selection
 from vsrv.kernels.cuda.source import KernelSource
 
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
@@ -136,9 +136,9 @@ def make_adjust(ops: Any, threads: int, chunk: int) -> KernelSource:
         scratch_stride,
     ):
         shared = cuda.shared.array(0, u8)
-        row, thread = i64(cuda.blockIdx.y), i64(cuda.threadIdx.x)
+        row, thread = i64(cuda.blockIdx.y), cuda.threadIdx.x
         first = i64(cuda.blockIdx.x) * CHUNK
-        end = min(first + CHUNK, i64(vocabulary))
+        end = min(first + CHUNK, vocabulary)
         slot = i64(slot_of_row[row])
         if slot < 0 or slot >= max_slots:
             return
@@ -146,7 +146,7 @@ def make_adjust(ops: Any, threads: int, chunk: int) -> KernelSource:
         flags = state[at + FLAGS]
         if has_mask == 0 and u32(flags & u32(ADJUSTED)) == u32(0):
             return
-        words = (i64(vocabulary) + 31) >> 5
+        words = (vocabulary + 31) >> 5
         i = first + thread * 4
         while i < end:
             allowed = u32(0xF)  # bit e: token i + e may come
@@ -200,7 +200,7 @@ def make_adjust(ops: Any, threads: int, chunk: int) -> KernelSource:
         while i < end:
             words_of_x = shared_16(shared, (i - first) * 4)
             if counted:
-                seen = load_16_fresh(counts, slot * (((i64(vocabulary) + 3) >> 2) << 2) + i)
+                seen = load_16_fresh(counts, slot * ((vocabulary + 3) >> 2 << 2) + i)
                 words_of_x = (
                     penalised(words_of_x[0], state, at, seen[0]),
                     penalised(words_of_x[1], state, at, seen[1]),
@@ -210,23 +210,10 @@ def make_adjust(ops: Any, threads: int, chunk: int) -> KernelSource:
             store_16(scratch, row * scratch_stride + i, words_of_x)
             i += THREADS * 4
 
-    arguments = (
-        "*f32",
-        "i64",
-        "i32",
-        "*i32",
-        "i32",
-        "*u32",
-        "*u32",
-        "*u32",
-        "*u32",
-        "*u32",
-        "i32",
-        "i32",
-        "*f32",
-        "i64",
+    arguments = "*f32 i64 i64 *i32 i64 *u32 *u32 *u32 *u32 *u32 i64 i32 *f32 i64"
+    return KernelSource(
+        "adjust_logits", adjust, tuple(arguments.split()), threads, chunk * 4, (threads, chunk)
     )
-    return KernelSource("adjust_logits", adjust, arguments, threads, chunk * 4, (threads, chunk))
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,28 +356,28 @@ def _search(ops: Any, layout: Layout) -> _Search:
         return best, rest, token
 
     @ops.device
-    def block(shared, best, rest, token, thread):  # type: ignore[no-untyped-def]
+    def best_of_warp(best, rest, token):  # type: ignore[no-untyped-def]
         for distance in (16, 8, 4, 2, 1):
             value, low = shuffle_xor_f32(best, distance), shuffle_xor_f32(rest, distance)
             own = shuffle_xor_u32(token, distance)
             if better(value, low, own, best, rest, token):
                 best, rest, token = value, low, own
+        return best, rest, token
+
+    @ops.device
+    def block(shared, best, rest, token, thread):  # type: ignore[no-untyped-def]
+        best, rest, token = best_of_warp(best, rest, token)
         if thread & 31 == 0:
             at = WARPS + (thread >> 5) * 16
             store_shared_f32(shared, at, best)
             store_shared_f32(shared, at + 4, rest)
             store_shared_u32(shared, at + 8, token)
         cuda.syncthreads()
-        if thread == 0:
-            for warp in range(1, NUM_WARPS):
-                at = WARPS + warp * 16
-                value, low, own = (
-                    shared_f32(shared, at),
-                    shared_f32(shared, at + 4),
-                    shared_u32(shared, at + 8),
-                )
-                if better(value, low, own, best, rest, token):
-                    best, rest, token = value, low, own
+        if thread < NUM_WARPS:
+            at = WARPS + thread * 16
+            best, rest, token = shared_f32(shared, at), shared_f32(shared, at + 4), shared_u32(shared, at + 8)
+        if thread < 32:
+            best, rest, token = best_of_warp(best, rest, token)
         return best, rest, token
 
     return _Search(row, candidates, block)
@@ -420,12 +407,14 @@ def _filter(ops: Any, layout: Layout) -> Callable[..., Any]:
         LEAST,
         LOG2E,
     )
-    WANTED = layout.threads * 7 // 8
+    LOWEST, NONE = NEGATIVE, NO_BIN
+    WANTED, NEVER = layout.threads * 7 // 8, 3.4e38
     s = layout_of_state
     INVERSE, MARGIN, TOP_P, TOP_K = s.INVERSE, s.MARGIN, s.TOP_P, s.TOP_K
 
     @ops.device
     def mass_of_candidates(shared, n, floor, top, scale, thread):  # type: ignore[no-untyped-def]
+        """This thread's share."""
         total = u64(0)
         i = thread
         while i < n:
@@ -433,70 +422,78 @@ def _filter(ops: Any, layout: Layout) -> Callable[..., Any]:
             if x >= floor:
                 total = u64(total + mass(x, top, scale))
             i += THREADS
-        return block_sum(shared, total, thread)
+        return total
 
     @ops.device
-    def first_pass(shared, source, base, vocabulary, wanted, thread):  # type: ignore[no-untyped-def]
-        """The row's largest logit, and the `wanted`-th largest of the threads' own: at least so many tokens reach it."""
-        own = largest(source, base, vocabulary, thread)
-        top = block_max(shared, own, thread)
-        reached = f32(MOST)
-        if wanted > 0 and wanted <= THREADS:
-            store_shared_f32(shared, CANDIDATES + thread * 4, own)
-            reached = max(
-                reached, refine(shared, THREADS, f32(MOST), u64(wanted), False, top, f32(0), thread)
-            )
-        return top, reached
+    def top_k(state, at, vocabulary):  # type: ignore[no-untyped-def]
+        """0: off. Read again where it is needed: few registers are free."""
+        k = i64(state[at + TOP_K])
+        return k if k < vocabulary else i64(0)
 
     @ops.device
-    def filter_row(shared, source, base, vocabulary, lowest, k, p, top, scale, thread):  # type: ignore[no-untyped-def]
+    def filter_row(shared, source, base, vocabulary, state, at, lowest, top, scale, thread):  # type: ignore[no-untyped-def]
         """The long way, for flat rows: every step reads the whole row."""
         floor = lowest
-        if k > 0:
-            found = select_row(shared, source, base, vocabulary, floor, u64(k), False, top, scale, thread)
-            floor = max(floor, found)
-        if p != u32(0):
-            share = collect(shared, source, base, vocabulary, f32(3.4e38), 0, True, floor, top, scale, thread)
-            need = target_of(block_sum(shared, share, thread), p)
-            found = select_row(shared, source, base, vocabulary, floor, need, True, top, scale, thread)
-            floor = max(floor, found)
+        for by_mass in (False, True):  # a loop, so that the code of select_row is there once
+            need = u64(top_k(state, at, vocabulary))
+            if by_mass:
+                need = u64(0)
+                if state[at + TOP_P] != u32(0):
+                    share = collect(
+                        shared, source, base, vocabulary, f32(NEVER), 0, True, floor, top, scale, thread
+                    )
+                    need = target_of(block_sum(shared, share, thread), state[at + TOP_P])
+            if need != u64(0):
+                found = select_row(shared, source, base, vocabulary, floor, need, by_mass, top, scale, thread)
+                floor = max(floor, found)
         return floor
 
     @ops.device
     def filter_tokens(shared, source, base, vocabulary, state, at, thread):  # type: ignore[no-untyped-def]
-        k, p = i64(state[at + TOP_K]), state[at + TOP_P]
-        if k >= vocabulary:
-            k = i64(0)
         scale = f32_of_bits(state[at + INVERSE]) * f32(TO_LOG2)
-        wanted = k if k > 0 or p == u32(0) else i64(WANTED)
-        top, bound = first_pass(shared, source, base, vocabulary, wanted, thread)
+        own = largest(source, base, vocabulary, thread)
+        store_shared_f32(shared, CANDIDATES + thread * 4, own)
+        top = block_max(shared, own, thread)
         lowest = max(top - f32_of_bits(state[at + MARGIN]), f32(MOST))  # what min-p keeps
-        weigh = (
-            k == 0 and lowest < bound
-        )  # top-p alone, and there is more than the candidates: its total is that of the row
-        bound = max(bound, lowest)
-        begin(shared, thread)
-        share = collect(
-            shared, source, base, vocabulary, bound, vocabulary, weigh, lowest, top, scale, thread
-        )
-        n = i64(gathered(shared))
-        if n <= CAPACITY:
-            floor = bound
-            if k > 0:
-                floor = max(floor, refine(shared, n, floor, u64(k), False, top, scale, thread))
-            if p == u32(0):
-                return floor, n
-            if not weigh:
-                total = mass_of_candidates(shared, n, floor, top, scale, thread)
+        floor, n, share, weigh = f32(MOST), u32(THREADS), u64(0), False
+        complete, stage = True, u32(0)
+        # 0: from the threads' largest logits, a bound that enough tokens reach; these become the candidates. 1: top-k, 2: top-p
+        # among the candidates. A loop, so that the code of `refine` is fetched once.
+        while stage < u32(3) and complete:
+            need = u64(top_k(state, at, vocabulary))
+            if stage == u32(0):
+                if need == u64(0) and state[at + TOP_P] != u32(0):
+                    need = u64(WANTED)
+                if need > u64(THREADS):
+                    need = u64(0)
+            elif stage == u32(2):
+                need = u64(0)
+                if state[at + TOP_P] != u32(0):
+                    if not weigh:
+                        share = mass_of_candidates(shared, n, floor, top, scale, thread)
+                    need = target_of(block_sum(shared, share, thread), state[at + TOP_P])
+            found = f32(LOWEST)
+            if need != u64(0):
+                by_mass = stage == u32(2)
+                found = refine(shared, source, base, u32(NONE), n, floor, need, by_mass, top, scale, thread)
+            if stage == u32(0):
+                # top-p alone, and min-p keeps more than the candidates: the total is the row's
+                weigh = top_k(state, at, vocabulary) == 0 and lowest < found
+                floor = max(found, lowest)
+                begin(shared, thread)
+                share = collect(
+                    shared, source, base, vocabulary, floor, vocabulary, weigh, lowest, top, scale, thread
+                )
+                n = gathered(shared)
+                complete = n <= u32(CAPACITY)
             else:
-                total = block_sum(shared, share, thread)
-            found = refine(shared, n, floor, target_of(total, p), True, top, scale, thread)
-            if found >= floor:
-                return found, n
-            if not weigh:
-                return floor, n
-        floor = filter_row(shared, source, base, vocabulary, lowest, k, p, top, scale, thread)
-        return floor, i64(CAPACITY + 1)
+                complete = need == u64(0) or found >= floor or not weigh
+                floor = max(floor, found)
+            stage = u32(stage + u32(1))
+        if not complete:
+            floor = filter_row(shared, source, base, vocabulary, state, at, lowest, top, scale, thread)
+            n = u32(CAPACITY + 1)
+        return floor, n
 
     return filter_tokens
 
@@ -545,7 +542,7 @@ def make_sample(ops: Any, threads: int, digit_bits: int, capacity: int) -> Kerne
         state[at + RECENT + i64(generated & u32(TAIL - 1))] = u32(chosen)
         state[at + GENERATED] = u32(generated + u32(1))
         if u32(state[at + FLAGS] & u32(COUNTED)) != u32(0):
-            place = slot * (((i64(vocabulary) + 3) >> 2) << 2) + chosen
+            place = slot * ((vocabulary + 3) >> 2 << 2) + chosen
             counts[place] = u32(counts[place] + u32(1))
 
     @ops.device
@@ -586,60 +583,42 @@ def make_sample(ops: Any, threads: int, digit_bits: int, capacity: int) -> Kerne
         out_ids,
     ):
         shared = cuda.shared.array(0, u8)
-        row, part, parts = i64(cuda.blockIdx.x), i64(cuda.blockIdx.y), i64(cuda.gridDim.y)
-        thread, end = i64(cuda.threadIdx.x), i64(vocabulary)
+        row, part, thread = i64(cuda.blockIdx.x), i64(cuda.blockIdx.y), cuda.threadIdx.x
         slot = i64(slot_of_row[row])
         if slot < 0 or slot >= max_slots:
             return
         at = slot * SLOT_WORDS
-        flags = state[at + FLAGS]
-        filtered = u32(flags & u32(FILTERED)) != u32(0)
+        filtered = u32(state[at + FLAGS] & u32(FILTERED)) != u32(0)
         if filtered and part > 0:
             return
+        source, base = logits, row * stride
+        if adjusted == 2 or (adjusted == 1 and u32(state[at + FLAGS] & u32(ADJUSTED)) != u32(0)):
+            source, base = scratch, row * scratch_stride
+        floor, n = f32(MOST), u32(CAPACITY + 1)
+        if filtered:
+            floor, n = filter_tokens(shared, source, base, vocabulary, state, at, thread)
         inverse, step = f32_of_bits(state[at + INVERSE]), state[at + GENERATED]
         key_low, key_high = state[at + SEED_LOW], state[at + SEED_HIGH]
-        source, base = logits, row * stride
-        if adjusted == 2 or (adjusted == 1 and u32(flags & u32(ADJUSTED)) != u32(0)):
-            source, base = scratch, row * scratch_stride
-        floor, n, first = f32(MOST), i64(CAPACITY + 1), i64(0)
-        if filtered:
-            floor, n = filter_tokens(shared, source, base, end, state, at, thread)
-            parts = i64(1)
-        else:
-            first, end = part * part_size, min(end, (part + 1) * part_size)
-        if n <= CAPACITY:
+        if n <= u32(CAPACITY):
             best, rest, token = search_candidates(shared, n, floor, inverse, key_low, key_high, step, thread)
         else:
+            first, end = part * part_size, min(vocabulary, (part + 1) * part_size)
+            if filtered:
+                end = vocabulary
             best, rest, token = search_row(
                 source, base, first, end, floor, inverse, key_low, key_high, step, thread
             )
         best, rest, token = best_of_block(shared, best, rest, token, thread)
         if thread == 0:
             last = True
-            if parts > 1:
-                last, token = join(partial, tickets, row, part, parts, best, rest, token)
+            if cuda.gridDim.y > 1 and not filtered:
+                last, token = join(partial, tickets, row, part, i64(cuda.gridDim.y), best, rest, token)
             if last:
                 record(token, row, slot, vocabulary, state, counts, last_token, out_ids)
 
-    arguments = (
-        "*f32",
-        "i64",
-        "*f32",
-        "i64",
-        "i32",
-        "i32",
-        "*i32",
-        "i32",
-        "*u32",
-        "*u32",
-        "*i32",
-        "*u32",
-        "*u32",
-        "i32",
-        "*i32",
-    )
+    arguments = "*f32 i64 *f32 i64 i32 i64 *i32 i64 *u32 *u32 *i32 *u32 *u32 i64 *i32"
     parameters = (threads, digit_bits, capacity)
-    return KernelSource("sample_tokens", sample, arguments, threads, layout.total, parameters)
+    return KernelSource("sample_tokens", sample, tuple(arguments.split()), threads, layout.total, parameters)
 
 
 def make_logprobs(ops: Any, threads: int, digit_bits: int, capacity: int) -> KernelSource:
@@ -663,7 +642,7 @@ def make_logprobs(ops: Any, threads: int, digit_bits: int, capacity: int) -> Ker
     )
     THREADS, CAPACITY, CANDIDATES, TOKENS = threads, capacity, layout.candidates, layout.tokens
     LOWEST, TO_LOG2, TO_LN, MINUS_INFINITY = NEGATIVE, LOG2E, LN2, 0xFF800000
-    FAR = 3.4e38
+    FAR, NONE = 3.4e38, NO_BIN
 
     @ops.device
     def count(shared, source, base, end, x, equal, limit, thread):  # type: ignore[no-untyped-def]
@@ -717,7 +696,7 @@ def make_logprobs(ops: Any, threads: int, digit_bits: int, capacity: int) -> Ker
 
     def logprobs(logits, stride, vocabulary, chosen, k, out_ids, out_values, out_stride, out_ranks):  # type: ignore[no-untyped-def]
         shared = cuda.shared.array(0, u8)
-        row, thread, end = i64(cuda.blockIdx.x), i64(cuda.threadIdx.x), i64(vocabulary)
+        row, thread, end = i64(cuda.blockIdx.x), cuda.threadIdx.x, vocabulary
         base, at, token = row * stride, row * out_stride, i64(chosen[row])
         if token < 0 or token >= end:
             return
@@ -727,7 +706,20 @@ def make_logprobs(ops: Any, threads: int, digit_bits: int, capacity: int) -> Ker
         bound = f32(LOWEST) if k > 0 else f32(FAR)
         if k > 0 and k <= THREADS:
             store_shared_f32(shared, CANDIDATES + thread * 4, best)
-            bound = max(bound, refine(shared, THREADS, f32(LOWEST), u64(k), False, top, f32(TO_LOG2), thread))
+            found = refine(
+                shared,
+                logits,
+                base,
+                u32(NONE),
+                THREADS,
+                f32(LOWEST),
+                u64(k),
+                False,
+                top,
+                f32(TO_LOG2),
+                thread,
+            )
+            bound = max(bound, found)
         begin(shared, thread)
         share = collect(shared, logits, base, end, bound, end, True, f32(LOWEST), top, f32(TO_LOG2), thread)
         n = i64(gathered(shared))
@@ -744,9 +736,10 @@ def make_logprobs(ops: Any, threads: int, digit_bits: int, capacity: int) -> Ker
             out_values[at] = logprob(own, norm)
             out_ranks[row] = i64(u32(rank)) + 1
 
-    arguments = ("*f32", "i64", "i32", "*i32", "i32", "*i32", "*f32", "i64", "*i32")
+    arguments = "*f32 i64 i64 *i32 i64 *i32 *f32 i64 *i32"
+    parameters = (threads, digit_bits, capacity)
     return KernelSource(
-        "token_logprobs", logprobs, arguments, threads, layout.total, (threads, digit_bits, capacity)
+        "token_logprobs", logprobs, tuple(arguments.split()), threads, layout.total, parameters
     )
 
 
@@ -770,9 +763,9 @@ def make_sampling(
     chunk: int = 4096,
 ) -> SamplingKernels:
     """The defaults are for large vocabularies; tests take others, and get the same bits."""
-    if not (threads <= capacity and 5 <= digit_bits <= 11 and chunk % 32 == 0):
+    if not (threads <= capacity and 6 <= digit_bits <= 11 and chunk % 32 == 0):
         raise ValueError(
-            "a block's candidates must hold one of each thread, its bins make at most 64 groups of 32"
+            "a block's candidates must hold one of each thread, its bins make 2 to 64 groups of 32"
         )
     adjust = make_adjust(ops, adjust_threads, chunk)
     sample = make_sample(ops, threads, digit_bits, capacity)
