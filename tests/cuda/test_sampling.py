@@ -15,7 +15,7 @@ from simulated import SimulatedDevice, SimulatedLaunch, memory
 
 from vsrv.kernels import reference
 from vsrv.kernels.cuda import sampling
-from vsrv.kernels.cuda.sampling import Sampler, SamplingKernels, make_sampling
+from vsrv.kernels.cuda.sampler import Sampler, SamplingKernels, make_sampling
 from vsrv.kernels.cuda.sampling_state import MAX_BIAS, CudaSamplingState
 from vsrv.kernels.cuda.source import parse_arch
 from vsrv.messages import SamplingParams

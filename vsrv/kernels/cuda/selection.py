@@ -20,6 +20,7 @@ NEGATIVE = -3.0e38  # a finite "minus infinity": exp of it is 0 and differences 
 LEAST = float(np.nextafter(np.float32(NEGATIVE), np.float32(0)))  # the lowest logit that can come
 MASS_ONE = float(1 << 40)  # the weight of the best token; 2^23 tokens of this weight fit a u64
 NO_BIN = 0xFFFFFFFF
+LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
 
 
 @dataclass(frozen=True, slots=True)
