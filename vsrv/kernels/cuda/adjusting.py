@@ -72,6 +72,19 @@ def _steps(ops: Any) -> _Steps:
     return _Steps(masked, penalised, ban, ban_bad_word)
 
 
+def make_has_work(ops: Any) -> Callable[..., Any]:
+    """has_work(state, at) → whether a slot's logits are adjusted in this step; GENERATED moves only after they are read."""
+    u32, FLAGS, ADJUSTED = ops.u32, s.FLAGS, s.ADJUSTED
+    GENERATED, MIN_TOKENS = s.GENERATED, s.MIN_TOKENS
+
+    @ops.device
+    def has_work(state, at):  # type: ignore[no-untyped-def]
+        flagged = u32(state[at + FLAGS] & u32(ADJUSTED)) != u32(0)
+        return flagged or state[at + GENERATED] < state[at + MIN_TOKENS]
+
+    return has_work
+
+
 def make_adjust(ops: Any, threads: int, chunk: int) -> KernelSource:
     """The steps in the order of reference.processed_logits.
 
@@ -91,7 +104,7 @@ def make_adjust(ops: Any, threads: int, chunk: int) -> KernelSource:
     GENERATED, MIN_TOKENS, NUM_STOPS, NUM_BIAS = s.GENERATED, s.MIN_TOKENS, s.NUM_STOPS, s.NUM_BIAS
     NUM_BAD_WORDS, BAD_WORDS, STARTS = s.NUM_BAD_WORDS, s.BAD_WORDS, s.BAD_WORD_STARTS
     BIAS_IDS, BIAS_VALUES, STOPS = s.BIAS_IDS, s.BIAS_VALUES, s.STOPS
-    ADJUSTED, ALLOWED, COUNTED = s.ADJUSTED, s.ALLOWED, s.COUNTED
+    ALLOWED, COUNTED, has_work = s.ALLOWED, s.COUNTED, make_has_work(ops)
 
     def adjust(  # type: ignore[no-untyped-def]
         logits,
@@ -118,7 +131,7 @@ def make_adjust(ops: Any, threads: int, chunk: int) -> KernelSource:
             return
         at = slot * SLOT_WORDS
         flags = state[at + FLAGS]
-        if has_mask == 0 and u32(flags & u32(ADJUSTED)) == u32(0):
+        if has_mask == 0 and not has_work(state, at):
             return
         words = (vocabulary + 31) >> 5
         i = first + thread * 4

@@ -28,11 +28,12 @@ def make_sampling(
     ops: Any,
     threads: int = 1024,
     digit_bits: int = 11,
-    capacity: int = 4096,
+    capacity: int = 3840,
     adjust_threads: int = 256,
     chunk: int = 4096,
 ) -> SamplingKernels:
-    """The defaults are for large vocabularies; tests take others, and get the same bits."""
+    """The defaults are for large vocabularies, and keep a block's shared memory within the 48 KB that need no permission; tests take
+    others, and get the same bits. Raises ValueError."""
     if not (threads <= capacity and 6 <= digit_bits <= 11 and chunk % 32 == 0):
         raise ValueError(
             "a block's candidates must hold one of each thread, its bins make 2 to 64 groups of 32"

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsrv.kernels.cuda import sampling_state as s
+from vsrv.kernels.cuda.adjusting import make_has_work
 from vsrv.kernels.cuda.selection import LEAST, LN2, LOG2E, NEGATIVE, NO_BIN, Layout, make_quad, make_selection
 from vsrv.kernels.cuda.source import KernelSource
 
@@ -317,11 +318,11 @@ def _filter(ops: Any, layout: Layout) -> Callable[..., Any]:
 def make_sample(ops: Any, threads: int, digit_bits: int, capacity: int) -> KernelSource:
     """Choose a token for each row, and write it down in the slot.
 
-    logits f32 [R, V] (row stride `stride`) and scratch f32 [R, scratch_stride] hold the rows; adjusted: 0 all raw, 1 those of ADJUSTED slots
-    are in scratch, 2 all are · slot_of_row i32 [R], below 0 skips the row · partial u32 [R, parts, 4] and tickets u32 [R], zero before
-    and after · part_size: a multiple of 4, part_size * parts >= V · out_ids i32 [R]. Grid (R, parts): greedy and unfiltered rows are split
-    over `parts` blocks, of which the last one to
-    come writes the result; a filtered row is one block's. Shared: Layout.total. capacity >= threads.
+    logits f32 [R, V] (row stride `stride`) and scratch f32 [R, scratch_stride] hold the rows; adjusted: 0 all are raw, 1 those of slots
+    with work are in scratch, 2 all are · slot_of_row i32 [R], below 0 skips the row · partial u32 [R, parts, 4] · tickets u32 [R], zero
+    before and after · part_size: a multiple of 4, part_size * parts >= V · out_ids i32 [R]. Grid (R, parts): greedy and unfiltered
+    rows are split over `parts` blocks, of which the last one to come writes the result; a filtered row is one block's.
+    Shared: Layout.total. capacity >= threads.
     """
     cuda, f32, u32, i64, u8 = ops.cuda, ops.f32, ops.u32, ops.i64, ops.u8
     f32_of_bits, bits_of_f32, load_f32_l2 = ops.f32_of_bits, ops.bits_of_f32, ops.load_f32_l2
@@ -330,21 +331,10 @@ def make_sample(ops: Any, threads: int, digit_bits: int, capacity: int) -> Kerne
     filter_tokens, search, better = _filter(ops, layout), _search(ops, layout), _noise(ops).better
     search_row, search_candidates, best_of_block = search.row, search.candidates, search.block
     CAPACITY, MOST, NOTHING = capacity, LEAST, NO_TOKEN
-    SLOT_WORDS, FLAGS, INVERSE, GENERATED, RECENT, TAIL = (
-        s.SLOT_WORDS,
-        s.FLAGS,
-        s.INVERSE,
-        s.GENERATED,
-        s.RECENT,
-        s.TAIL,
-    )
-    SEED_LOW, SEED_HIGH, ADJUSTED, COUNTED, FILTERED = (
-        s.SEED_LOW,
-        s.SEED_HIGH,
-        s.ADJUSTED,
-        s.COUNTED,
-        s.FILTERED,
-    )
+    SLOT_WORDS, FLAGS, INVERSE = s.SLOT_WORDS, s.FLAGS, s.INVERSE
+    GENERATED, RECENT, TAIL = s.GENERATED, s.RECENT, s.TAIL
+    SEED_LOW, SEED_HIGH, COUNTED, FILTERED = s.SEED_LOW, s.SEED_HIGH, s.COUNTED, s.FILTERED
+    has_work = make_has_work(ops)
 
     @ops.device
     def record(token, row, slot, vocabulary, state, counts, last_token, out_ids):  # type: ignore[no-untyped-def]
@@ -407,7 +397,7 @@ def make_sample(ops: Any, threads: int, digit_bits: int, capacity: int) -> Kerne
         if filtered and part > 0:
             return
         source, base = logits, row * stride
-        if adjusted == 2 or (adjusted == 1 and u32(state[at + FLAGS] & u32(ADJUSTED)) != u32(0)):
+        if adjusted == 2 or (adjusted == 1 and has_work(state, at)):
             source, base = scratch, row * scratch_stride
         floor, n = f32(MOST), u32(CAPACITY + 1)
         if filtered:

@@ -70,13 +70,18 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class RowTools:
-    """Device functions on one row of logits that a block reads. `step`: floats that the block reads at once."""
+    """Device functions on one row of logits, which starts at source[base] and has `end` floats.
 
-    quad: Callable[..., Any]  # (source, base, i, end) → bits of floats i … i+3, NEGATIVE from `end` on
-    largest: Callable[..., Any]  # (source, base, end, thread) → the largest float that this thread reads
-    block_max: Callable[..., Any]  # (shared, x, thread) → the block's largest
-    block_sum: Callable[..., Any]  # (shared, u64, thread) → the block's sum
-    mass: Callable[..., Any]  # (x, top, scale) → weight u64
+    quad(source, base, i, end) → bits of floats i … i+3, NEGATIVE from `end` on · largest(source, base, end, thread) → the largest of
+    the floats that this thread reads · block_max(shared, x, thread) and block_sum(shared, u64, thread) → over the block, in every
+    thread · mass(x, top, scale) → exp(x - top) as a weight u64; scale is log2(e) / temperature.
+    """
+
+    quad: Callable[..., Any]
+    largest: Callable[..., Any]
+    block_max: Callable[..., Any]
+    block_sum: Callable[..., Any]
+    mass: Callable[..., Any]
 
 
 def make_quad(ops: Any) -> Callable[..., Any]:
@@ -124,9 +129,8 @@ def _row_tools(ops: Any, layout: Layout) -> RowTools:
     def largest(source, base, end, thread):  # type: ignore[no-untyped-def]
         best = f32(LOWEST)
         i = thread * 4
-        while (
-            i + 3 * STEP + 4 <= end
-        ):  # four loads under way: 64 KB for 1024 threads, which one multiprocessor's share needs
+        # four loads under way: 64 KB for 1024 threads, about what one multiprocessor's share of the bandwidth needs
+        while i + 3 * STEP + 4 <= end:
             a = load_16(source, base + i)
             b = load_16(source, base + i + STEP)
             c = load_16(source, base + i + 2 * STEP)
@@ -153,7 +157,7 @@ def _row_tools(ops: Any, layout: Layout) -> RowTools:
             x = shared_f32(shared, WARPS + (thread & 31) * 16)
         for distance in (16, 8, 4, 2, 1):
             x = max(x, shuffle_xor_f32(x, distance))
-        cuda.syncthreads()
+        cuda.syncthreads()  # the next reduction may write at once
         return x
 
     @ops.device
@@ -180,13 +184,15 @@ def _row_tools(ops: Any, layout: Layout) -> RowTools:
 
 @dataclass(frozen=True, slots=True)
 class HistogramTools:
-    """Device functions on the bins, which run from the largest values to the smallest."""
+    """Device functions on the bins, which run from the largest values to the smallest.
 
-    clear: Callable[..., Any]  # (shared, thread)
-    add: Callable[..., Any]  # (shared, bin, weight u64)
-    pick: Callable[
-        ..., Any
-    ]  # (shared, need u64, thread) → first bin at which the sum reaches `need`, the sum before it
+    clear(shared, thread) · add(shared, bin, weight u64) · pick(shared, need u64, thread) → (the first bin at which the sum from bin 0
+    on reaches `need`, the sum before it), or (NO_BIN, 0).
+    """
+
+    clear: Callable[..., Any]
+    add: Callable[..., Any]
+    pick: Callable[..., Any]
 
 
 def _histogram_tools(ops: Any, layout: Layout) -> HistogramTools:
@@ -208,9 +214,10 @@ def _histogram_tools(ops: Any, layout: Layout) -> HistogramTools:
     @ops.device
     def add(shared, place, weight):  # type: ignore[no-untyped-def]
         low, high = u32(weight), u32(weight >> u64(32))
-        before = shared_add(shared, place * 4, low)
-        if add_u32(before, low) < low:
-            high = add_u32(high, u32(1))
+        if low != u32(0):  # the mass of most of a row's tail is 0, and all of it falls into one bin
+            before = shared_add(shared, place * 4, low)
+            if add_u32(before, low) < low:
+                high = add_u32(high, u32(1))
         if high != u32(0):
             shared_add(shared, HIGH + place * 4, high)
 
@@ -272,9 +279,8 @@ def _histogram_tools(ops: Any, layout: Layout) -> HistogramTools:
                 group = 2 * source + shuffle_u32(second, source)
                 pick_in_group(shared, need, group, u64((u64(high) << u64(32)) | u64(low)), lane)
         cuda.syncthreads()
-        found, before = shared_u32(shared, RESULT), read_sum(shared, RESULT + 4, RESULT + 8)
-        cuda.syncthreads()  # the caller may clear the bins and ask again
-        return found, before
+        # no barrier behind this: the result is written again only after two more
+        return shared_u32(shared, RESULT), read_sum(shared, RESULT + 4, RESULT + 8)
 
     return HistogramTools(clear, add, pick)
 
@@ -392,7 +398,7 @@ def make_selection(ops: Any, layout: Layout) -> Selection:
 
     @ops.device
     def begin(shared, thread):  # type: ignore[no-untyped-def]
-        cuda.syncthreads()
+        cuda.syncthreads()  # the candidates and the counter have been read
         if thread == 0:
             store_shared_u32(shared, COUNTER, u32(0))
         cuda.syncthreads()
@@ -409,9 +415,7 @@ def make_selection(ops: Any, layout: Layout) -> Selection:
     @ops.device
     def gathered(shared):  # type: ignore[no-untyped-def]
         cuda.syncthreads()
-        n = shared_u32(shared, COUNTER)
-        cuda.syncthreads()
-        return n
+        return shared_u32(shared, COUNTER)
 
     @ops.device
     def collect(shared, source, base, end, bound, limit, weigh, floor, top, scale, thread):  # type: ignore[no-untyped-def]
