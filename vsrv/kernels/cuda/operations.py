@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from vsrv.errors import ConfigError
 from vsrv.kernels.cuda import decode, elementwise, layout, prefill
+from vsrv.kernels.cuda.adjusting import make_adjust
 from vsrv.kernels.cuda.device import Device, Grid, Kernel, Loader, Tensor
-from vsrv.kernels.cuda.sampling import Sampler, make_adjust, make_logprobs, make_sample, make_sampling
+from vsrv.kernels.cuda.logprobs import make_logprobs
+from vsrv.kernels.cuda.sampler import Sampler, make_sampling
+from vsrv.kernels.cuda.sampling import make_sample
 from vsrv.kernels.cuda.sampling_state import CudaSamplingState
 from vsrv.kernels.cuda.source import Arch, KernelSource, KernelSpec, NoInstructions, specialise
 from vsrv.kernels.interface import AttentionMetadata, HeadShape, Kernels, KernelShapes
@@ -106,14 +109,9 @@ class SamplingVariant:
 
     threads: int = 1024
     digit_bits: int = 11
-    capacity: int = 4096
+    capacity: int = 3840
     adjust_threads: int = 256
     chunk: int = 4096
-
-    @classmethod
-    def of(cls, arch: Arch) -> SamplingVariant:
-        """1024 threads leave 64 registers, which is enough on sm_90 and spills up to 180 bytes on sm_80."""
-        return cls() if arch.major >= 9 else cls(threads=512)
 
     def specs(self) -> list[KernelSpec]:
         """adjust, sample, logprobs."""
@@ -316,7 +314,7 @@ class CudaOperations:
 
 def cuda_kernels(device: Device, loader: Loader, variant: SamplingVariant | None = None) -> Kernels:
     """Everything but `pack_linear`, `random_linear`, `linear` and `embedding`: these raise until the owner of the device has put its own in."""
-    operations = CudaOperations(device, loader, variant or SamplingVariant.of(device.arch))
+    operations = CudaOperations(device, loader, variant or SamplingVariant())
     return Kernels(
         name="cuda",
         device="cuda",
