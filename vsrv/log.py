@@ -42,6 +42,10 @@ class Log:
         self._stream = sys.stderr if stream is None else stream
         self._journal = _is_journal(self._stream)
 
+    def set_level(self, level: str) -> None:
+        """Show lines from `level` on; for a reload while the server runs."""
+        self._least = _LEVELS[level]
+
     def event(self, level: str, message: str, **fields: Any) -> None:
         """One line, if `level` is important enough."""
         if _LEVELS[level] < self._least:
