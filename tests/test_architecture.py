@@ -25,6 +25,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.boot": (1, None),
     "vsrv.config": (1, None),
     "vsrv.log": (1, None),
+    "vsrv.keyfile": (1, None),
     "vsrv.metrics": (1, None),
     "vsrv.hub": (1, None),
     "vsrv.demo": (2, None),
@@ -39,6 +40,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.engine": (4, "engine"),
     "vsrv.serve": (7, "front"),
     "vsrv.bench": (7, "front"),
+    "vsrv.keys": (7, "front"),
     "vsrv.cli": (8, None),
     "vsrv.__main__": (9, None),
 }

@@ -272,20 +272,23 @@ class Front:
         seconds = time.monotonic() - self._began
         self._log.event("info", f"ready in {seconds:.1f} s: {name} at {self._address()}")
         if not self._config.get("uds"):
-            key = " -H 'Authorization: Bearer KEY'" if self._config.get("api-key") else ""
+            key = " -H 'Authorization: Bearer KEY'" if self._needs_key() else ""
             body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
             self._log.event(
                 "info",
                 f"try: curl {self._address()}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
             )
         if (
-            not self._config.get("api-key")
+            not self._needs_key()
             and not self._config.get("uds")
             and not is_loopback(self._config.get("host"))
         ):
             self._log.event(
                 "warning", "everybody who reaches this port may use the model (--allow-unauthenticated)"
             )
+
+    def _needs_key(self) -> bool:
+        return bool(self._config.get("api-key") or self._config.get("api-key-file"))
 
     def _address(self) -> str:
         if self._config.get("uds"):
@@ -326,17 +329,20 @@ def _plain_error(error: UserError, request_id: str) -> Response:
 
 def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient, PrepareClient, Log], Any]:
     """Import and build what needs no engine (about 0.3 s, in a thread); returns what finishes the App once it is ready."""
+    from vsrv.api.admission import Admission, AdmissionLimits
     from vsrv.api.app import ApiOptions, App, Parts
-    from vsrv.api.auth import Keys
+    from vsrv.api.auth import KeyPolicy, Keys
     from vsrv.api.chat import ChatStyle
     from vsrv.api.cors import Cors
-    from vsrv.api.generation import Admission, AdmissionLimits
+    from vsrv.api.fairness import EngineRoom
     from vsrv.metrics import Metrics
     from vsrv.prepare_worker import build_preparer
     from vsrv.text.tokenizer import Tokenizer
 
     get = config.get
     tokenizer = Tokenizer(folder)
+    policy = KeyPolicy(get("prefix-cache-scope"), get("metrics-auth") == "key")
+    key_file = Path(get("api-key-file")) if get("api-key-file") else None
 
     async def finish(engine: EngineClient, prepare: PrepareClient, log: Log) -> App:
         assert engine.ready is not None
@@ -347,13 +353,14 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
             ),
         )
-        metrics = Metrics(facts.served_names[0])
+        metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key")
+        room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
         parts = Parts(
             engine=engine,
             prepare=prepare,
             tokenizer=tokenizer,
             facts=facts,
-            keys=Keys(get("api-key"), secrets.token_bytes(32)),
+            keys=Keys(get("api-key"), secrets.token_bytes(32), key_file, policy, log.event),
             cors=Cors(
                 get("allowed-origins"),
                 get("allowed-methods"),
@@ -363,13 +370,21 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             metrics=metrics,
             log=log,
             admission=Admission(
-                AdmissionLimits(get("max-num-queued-reqs"), get("max-num-queued-tokens")), metrics
+                AdmissionLimits(
+                    get("max-num-queued-reqs"),
+                    get("max-num-queued-tokens"),
+                    get("max-num-queued-bytes"),
+                    get("queue-timeout"),
+                ),
+                metrics,
+                room,
+                lambda: engine.beat is not None and engine.beat.num_waiting > 0,
             ),
         )
         style = ChatStyle(
             get("response-role"), get("enable-prompt-tokens-details"), get("enable-force-include-usage")
         )
-        return App(
+        app = App(
             parts,
             ApiOptions(
                 style=style,
@@ -378,10 +393,14 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 log_requests=get("enable-log-requests") and not get("disable-uvicorn-access-log"),
                 quiet_paths=frozenset(get("disable-access-log-for-endpoints").split(",")),
                 metrics_enabled=not get("disable-log-stats"),
+                request_timeout_s=get("request-timeout"),
+                logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
                 fingerprint=_fingerprint(config, folder),
                 created=int((folder / "config.json").stat().st_mtime),
             ),
         )
+        app.watch_keys()
+        return app
 
     return finish
 

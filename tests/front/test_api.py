@@ -17,11 +17,12 @@ import orjson
 import pytest
 import tokenizers
 
+from vsrv.api.admission import Admission, AdmissionLimits
 from vsrv.api.app import ApiOptions, App, Parts
 from vsrv.api.auth import Keys
 from vsrv.api.chat import ChatStyle
 from vsrv.api.cors import Cors
-from vsrv.api.generation import Admission, AdmissionLimits
+from vsrv.api.fairness import EngineRoom
 from vsrv.api.prepare import Prepared, Preparer
 from vsrv.api.rendering import error_response
 from vsrv.api.schema import ModelFacts
@@ -180,7 +181,7 @@ class Site:
         facts = ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2)
         metrics = Metrics("m")
         preparer = Preparer(self.tokenizer, ChatTemplate(TEMPLATE, {}), facts)
-        self.admission = Admission(AdmissionLimits(4, 1000), metrics)
+        self.admission = Admission(AdmissionLimits(4, 1000), metrics, EngineRoom(8, 64))
         parts = Parts(
             self.engine,
             LocalPrepare(preparer),
