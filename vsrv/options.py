@@ -167,8 +167,17 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         "none",
         "security",
-        "who may read /metrics: none is everybody, without the series of tenants; key is a key with the scope metrics",
+        "who may read /metrics: none is everybody, without the series of tenants on the main port; key is a key with the scope metrics",
         choices=("none", "key"),
+    ),
+    Option(
+        "metrics-port",
+        "int",
+        None,
+        "network",
+        "port of its own for /metrics on the same host, by plain HTTP; the main port does not answer /metrics then",
+        low=1,
+        high=65535,
     ),
     Option(
         "prefix-cache-scope",

@@ -86,6 +86,20 @@ def _listen(config: ServeConfig) -> socket.socket:
     return sock
 
 
+def _listen_for_metrics(config: ServeConfig) -> socket.socket | None:
+    """The listening socket of --metrics-port, if there is one. Raises ConfigError."""
+    host, port = config.get("host").strip("[]"), config.get("metrics-port")
+    if not port:
+        return None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.create_server((host, port), family=family, backlog=16)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on --host {host} --metrics-port {port}: {error.strerror}") from None
+    sock.setblocking(False)
+    return sock
+
+
 def _tls(config: ServeConfig) -> ssl.SSLContext | None:
     if not config.get("ssl-certfile"):
         return None
@@ -135,10 +149,14 @@ class Front:
         self._server = HttpServer(
             self._app, limits, _plain_error, self._log.event, config.get("root-path").rstrip("/")
         )
+        self._metrics_socket = _listen_for_metrics(config)
+        self._metrics_server = HttpServer(self._scrape, limits, _plain_error, self._log.event)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         await self._server.start(self._socket, self._tls)
+        if self._metrics_socket is not None:
+            await self._metrics_server.start(self._metrics_socket)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         self._log.event("info", f"listening on {self._address()}")
@@ -200,6 +218,7 @@ class Front:
             await self._prepare.stop()
         await self._server.drain(1.0)  # streams get their error event now that the engine has ended
         await self._server.stop()
+        await self._metrics_server.stop()
         self._log.event("info", "stopped")
 
     # loading
@@ -304,6 +323,11 @@ class Front:
             return await self._loaded.app(request)
         return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
 
+    async def _scrape(self, request: Request) -> Response | StreamingResponse:
+        if self._loaded.app is not None:
+            return await self._loaded.app.scrape(request)
+        return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
+
 
 def _loading_answer(request: Request, phase: str, engine: EngineClient | None, elapsed_s: float) -> Response:
     """Before the App: /livez lives, everything else says what is being done."""
@@ -353,7 +377,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
             ),
         )
-        metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key")
+        metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
         room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
         parts = Parts(
             engine=engine,
@@ -378,7 +402,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 ),
                 metrics,
                 room,
-                lambda: engine.beat is not None and engine.beat.num_waiting > 0,
+                lambda: engine.beat is not None and engine.beat.num_waiting > room.spare,
             ),
         )
         style = ChatStyle(
@@ -393,6 +417,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 log_requests=get("enable-log-requests") and not get("disable-uvicorn-access-log"),
                 quiet_paths=frozenset(get("disable-access-log-for-endpoints").split(",")),
                 metrics_enabled=not get("disable-log-stats"),
+                metrics_on_own_port=bool(get("metrics-port")),
                 request_timeout_s=get("request-timeout"),
                 logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
                 fingerprint=_fingerprint(config, folder),

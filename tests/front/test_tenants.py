@@ -405,7 +405,7 @@ def test_a_client_that_does_not_read_holds_no_place(folder: Path) -> None:
 
 
 def test_a_request_ends_when_its_time_is_over(folder: Path) -> None:
-    with running(folder, request_timeout_s=0.1) as site:
+    with running(folder, request_timeout_s=0.25) as site:
         site.engine.mode = "hang"
         with pytest.raises(openai.InternalServerError) as error:
             client(site, retries=3).completions.create(model="m", **PROMPT)
@@ -414,6 +414,7 @@ def test_a_request_ends_when_its_time_is_over(folder: Path) -> None:
         with pytest.raises(openai.APIError, match="took longer"):
             list(client(site).completions.create(model="m", stream=True, **PROMPT))
         assert len(site.engine.aborted) == 2
+        until(lambda: len(request_lines(site)) == 2)
         assert [line["error"] for line in request_lines(site)] == ["request_timeout"] * 2
         assert 'vsrv_request_aborts_total{reason="request_timeout"} 2.0' in metrics(site)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsrv.api.auth import Caller
-from vsrv.api.limits import RateLimiter, duration
+from vsrv.api.limits import Lease, RateLimiter, duration
 from vsrv.errors import UserError
 from vsrv.keyfile import RateLimits
 
@@ -22,6 +22,11 @@ class Clock:
 
 def caller(key: RateLimits = RateLimits(), tenant: RateLimits = RateLimits(), key_id: str = "k") -> Caller:  # noqa: B008, RUF100
     return Caller(key_id, "t", key, tenant)
+
+
+def pay_prompt(lease: Lease, tokens: int) -> None:
+    lease.check_prompt(tokens)
+    lease.pay(tokens)
 
 
 def refused(limiter: RateLimiter, who: Caller) -> UserError:
@@ -58,19 +63,19 @@ def test_tokens_prompt_first_output_as_it_comes() -> None:
     limiter, who = RateLimiter(clock), caller(RateLimits(tokens_per_minute=600))
     lease = limiter.enter(who)
     with pytest.raises(UserError) as error:
-        lease.pay_prompt(601)
+        lease.check_prompt(601)
     assert (error.value.status, error.value.code, error.value.retry_after_s) == (
         429,
         "prompt_above_limit",
         None,
     )
-    lease.pay_prompt(500)
+    pay_prompt(lease, 500)
     second = limiter.enter(who)
     with pytest.raises(UserError) as error:
-        second.pay_prompt(200)
+        pay_prompt(second, 200)
     assert error.value.retry_after_s == pytest.approx(10) and "100 of its 600" in error.value.message
     assert dict(limiter.headers(who))["x-ratelimit-remaining-tokens"] == "100"  # a refusal costs nothing
-    lease.pay_output(300)  # more than was left: a running answer is not cut, the debt is waited for
+    lease.pay(300)  # more than was left: a running answer is not cut, the debt is waited for
     assert dict(limiter.headers(who))["x-ratelimit-remaining-tokens"] == "0"
     assert refused(limiter, who).retry_after_s == pytest.approx(20.1)
     clock.now += 20.2
@@ -151,7 +156,7 @@ def test_no_window_holds_more_than_the_burst_and_the_refill(moves: list[tuple[fl
         clock.now += pause
         try:
             lease = limiter.enter(who)
-            lease.pay_prompt(tokens)
+            pay_prompt(lease, tokens)
             paid += tokens
             if keep:
                 lease.close()

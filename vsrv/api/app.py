@@ -44,6 +44,7 @@ _ENGINE_CODES = {
     "engine_dead": 503,
     "engine_stalled": 503,
     "engine_restarting": 503,
+    "server_shutdown": 503,
     "engine_error": 500,
 }
 
@@ -62,6 +63,7 @@ class ApiOptions:
     log_requests: bool = True
     quiet_paths: frozenset[str] = frozenset()
     metrics_enabled: bool = True
+    metrics_on_own_port: bool = False
     request_timeout_s: float = 0.0  # 0 = none
     logged_prompt_characters: int = 0  # prompts are logged only where somebody asked for it
     fingerprint: str = ""
@@ -105,6 +107,8 @@ class App:
     def __init__(self, parts: Parts, options: ApiOptions) -> None:
         self._parts = parts
         self._options = options
+        scrape = Route(("GET",), "/metrics", AuthClass.METRICS, self._metrics)
+        self._scrape_router = Router((scrape,))
         self._router = Router(
             (
                 Route(("GET",), "/livez", AuthClass.PROBE, self._livez),
@@ -113,7 +117,7 @@ class App:
                 Route(("GET", "POST"), "/ping", AuthClass.PROBE, self._health),
                 Route(("GET",), "/load", AuthClass.PROBE, self._load),
                 Route(("GET",), "/version", AuthClass.PUBLIC, self._version),
-                Route(("GET",), "/metrics", AuthClass.METRICS, self._metrics),
+                *(() if options.metrics_on_own_port else (scrape,)),
                 Route(("GET",), "/v1/models", AuthClass.INFERENCE, self._models),
                 Route(("GET",), "/v1/models/{model:path}", AuthClass.INFERENCE, self._model),
                 Route(("POST",), "/v1/chat/completions", AuthClass.INFERENCE, self._chat),
@@ -141,14 +145,21 @@ class App:
     def routes(self) -> tuple[Route, ...]:
         return self._router.routes
 
+    async def scrape(self, request: Request) -> Response | StreamingResponse:
+        """The app of --metrics-port: /metrics and nothing else."""
+        return await self._answer(request, self._scrape_router)
+
     async def __call__(self, request: Request) -> Response | StreamingResponse:
+        return await self._answer(request, self._router)
+
+    async def _answer(self, request: Request, router: Router) -> Response | StreamingResponse:
         cors = self._parts.cors
         if request.method == "OPTIONS" and request.headers.get("access-control-request-method"):
             return cors.preflight(request)
         trace = _Trace(request, time.monotonic())
         extra = cors.headers_for(request)
         try:
-            response = await self._route(request, trace)
+            response = await self._route(request, trace, router)
         except UserError as error:
             trace.error = error.code
             response = error_response(error, request.id)
@@ -169,8 +180,8 @@ class App:
             Stream(response.chunks, lambda sent: self._finish(trace, 200, sent)),
         )
 
-    async def _route(self, request: Request, trace: _Trace) -> Response | StreamingResponse:
-        route, placeholders, allowed = self._router.find(request.method, request.path)
+    async def _route(self, request: Request, trace: _Trace, router: Router) -> Response | StreamingResponse:
+        route, placeholders, allowed = router.find(request.method, request.path)
         if route is None:
             # without a key, nobody learns which paths exist
             trace.caller = await self._parts.keys.identify(request.headers, AuthClass.INFERENCE)

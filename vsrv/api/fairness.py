@@ -5,7 +5,7 @@ pays a prompt when a sequence starts and its output as it is produced, so that a
 tenant the order is by priority, then arrival, and waiting makes up for priority.
 
 The engine has a queue of its own, first come first served, which a flood would fill. Therefore it is given no more sequences than it computes
-at once and no more prompt tokens than two of its steps, and a tenant above its share leaves a few places free for the others.
+at once and no more prompt tokens than one or two of its steps, and a tenant above its share leaves a few places free for the others.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from dataclasses import dataclass, field
 
 _ACTIVE_S = 30.0  # a tenant counts as active for so long after its last sequence: its place is kept that long
 _RESERVED_SHARE = 8  # one of 8 places is kept for tenants below their share
-_OVERCOMMIT_SHARE = (
-    16  # a lone tenant may have that much more in the engine, so that no place is empty between steps
-)
+_SPARE_SHARE = 16  # a lone tenant may have that much more in the engine than it computes at once
 _FIRST_GUESS_TOKENS = 256  # output of a tenant's first sequence, when it allows more
 _LEARNING = 0.2
 
@@ -75,6 +73,11 @@ class EngineRoom:
     slots: int
     step_tokens: int
 
+    @property
+    def spare(self) -> int:
+        """Sequences that may wait in the engine, so that no place is empty between two steps."""
+        return max(1, self.slots // _SPARE_SHARE)
+
 
 class FairQueue:
     """Tickets of all tenants. Sequence of calls: add, pop → first_token → produced → done; done at any time."""
@@ -123,7 +126,8 @@ class FairQueue:
             return max(most_urgent, aged), tenant.finish, head.number
 
         tenant, ticket = min(heads, key=order)
-        limit = 2 * self._room.step_tokens
+        # Prompts that are being computed stand before whoever comes next: two steps' worth keeps the engine busy, one is kinder to others.
+        limit = self._room.step_tokens * (2 if len(active) == 1 else 1)
         if self.prefill_tokens and self.prefill_tokens + ticket.prompt_tokens > limit:
             return None  # it stays first: passing it over would let small prompts starve large ones
         self._grant(tenant, ticket, now)
@@ -137,7 +141,7 @@ class FairQueue:
     def _has_room(self, tenant: _Tenant, active: tuple[_Tenant, ...]) -> bool:
         slots = self._room.slots
         if len(active) == 1:
-            return self.running < slots + max(1, slots // _OVERCOMMIT_SHARE)
+            return self.running < slots + self._room.spare
         share = slots * tenant.weight / sum(other.weight for other in active)
         return self.running < (slots if tenant.running < share else slots - self._reserve)
 

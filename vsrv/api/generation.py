@@ -139,10 +139,11 @@ class Generation:
     async def start(self, patience_s: float | None) -> None:
         """Take places in the queue and wait for the first, at most `patience_s`. Raises UserError or EngineError when it will not come."""
         request, prompts = self.request, self.prepared.prompts
-        self.terms.lease.pay_prompt(self.usage.prompt_tokens)
+        self.terms.lease.check_prompt(self.usage.prompt_tokens)
         lengths = [len(prompts[index // request.n]) for index in range(len(prompts) * request.n)]
         params = request.params
         seats = self.services.admission.enter(self.terms.caller, lengths, params.max_tokens, request.priority)
+        self.terms.lease.pay(self.usage.prompt_tokens)
         options = TextOptions(
             request.stop, request.include_stop, request.skip_special_tokens, params.min_tokens
         )
@@ -261,7 +262,7 @@ class Generation:
             self.times.last_token = last = now
             part = self._part(choice, output)
             choice.seat.produced(len(output.token_ids))
-            self.terms.lease.pay_output(len(output.token_ids))
+            self.terms.lease.pay(len(output.token_ids))
             if part.finish_reason is not None:
                 choice.seat.leave()
             yield part

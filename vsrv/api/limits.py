@@ -111,17 +111,16 @@ class Lease:
     clock: Callable[[], float]
     open: bool = field(default=True)
 
-    def pay_prompt(self, tokens: int) -> None:
-        """Raises UserError 429, with nothing paid, when an allowance is too small."""
+    def check_prompt(self, tokens: int) -> None:
+        """Raises UserError 429 when an allowance is too small for a prompt; nothing is paid yet."""
         now = self.clock()
         for meter in self.meters:
             refusal = meter.prompt_refusal(tokens, now)
             if refusal is not None:
                 raise refusal
-        self.pay_output(tokens)
 
-    def pay_output(self, tokens: int) -> None:
-        """What is produced is paid in any case: a running answer is not cut."""
+    def pay(self, tokens: int) -> None:
+        """A prompt that was let in, or output. The latter is paid in any case: a running answer is not cut."""
         for meter in self.meters:
             if meter.tokens is not None:
                 meter.tokens.refill(self.clock())
