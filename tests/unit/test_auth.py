@@ -212,6 +212,15 @@ def test_priority_is_bounded_by_the_ceiling() -> None:
     assert [both.priority(p) for p in (-20, -3, -2, 9)] == [-3, -3, -2, 9]
 
 
+def test_who_has_a_ceiling(file: Path) -> None:
+    """One key of an option is everybody; as soon as there are others, none of them may push in front."""
+    lone = run(Keys(("key-1",), b"s").identify(bearer("key-1"), INFERENCE))
+    assert lone.priority(-7) == -7
+    for keys in (Keys(("key-1", "key-2"), b"s"), Keys(("key-1",), b"s", file, clock=lambda: NOON)):
+        assert run(keys.identify(bearer("key-1"), INFERENCE)).priority(-7) == 0
+    assert ANYBODY.priority(-7) == -7
+
+
 @pytest.mark.parametrize(
     "headers, key",
     [

@@ -208,6 +208,35 @@ def test_who_fills_the_queue_gives_way() -> None:
     assert queue.to_push_out("new", 1, 50, by_tokens=True).tenant == "large"  # type: ignore[union-attr]
 
 
+def test_what_was_overpaid_alone_is_no_claim_on_others() -> None:
+    """A tenant that promised much and produced little while it was alone does not pass who comes afterwards for long."""
+    queue = FairQueue(EngineRoom(64, 10_000))
+    for _ in range(60):
+        queue.add(ticket("hoarder", most=1000), 0.0)
+    held = list(granted(queue, 0.0))
+    _one_place(queue)
+    for _ in range(40):
+        queue.add(ticket("hoarder", most=10), 0.0)
+    queue.add(other := ticket("other", most=10), 0.0)
+    for entry in held:
+        queue.done(entry, 0.0)
+    assert drained(queue).index(other) <= (10 + 256) / 20 + 1
+
+
+def _one_place(queue: FairQueue) -> None:
+    queue._room = EngineRoom(1, 10_000)
+    queue._reserve = 0
+
+
+def test_tenants_that_are_gone_are_forgotten() -> None:
+    queue = FairQueue(EngineRoom(4, 512))
+    for number in range(2000):
+        queue.add(entry := ticket(f"t{number}"), float(number))
+        assert queue.pop(float(number)) is entry
+        queue.done(entry, float(number))
+    assert len(queue._tenants) <= 300
+
+
 moves = st.lists(
     st.tuples(st.sampled_from("asgfd"), st.integers(0, 3), st.integers(1, 600), st.integers(-3, 3)),
     max_size=120,

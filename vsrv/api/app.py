@@ -34,6 +34,7 @@ from vsrv.metrics import Metrics, QueueState
 from vsrv.text.tokenizer import Tokenizer
 
 _LONGEST_TIMEOUT_S = 86400
+_CHUNKED_BYTES = 4 << 20  # what a body of unknown length counts as until it has been read
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _ENGINE_CODES = {
     "context_length_exceeded": 400,
@@ -136,6 +137,11 @@ class App:
     def watch_keys(self) -> None:
         """From now on take changes of the key file over when they come; ends with the event loop."""
         self._watch = asyncio.get_running_loop().create_task(self._parts.keys.watch())
+        self._watch.add_done_callback(self._watch_ended)
+
+    def _watch_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._parts.log.event("error", f"the key file is not watched any more: {task.exception()!r}")
 
     def reload(self) -> bool:
         """Take a changed key file over, on SIGHUP for instance; with an unusable one the old keys stay and the log says why."""
@@ -273,7 +279,7 @@ class App:
         return health_response(self._parts.engine)
 
     async def _load(self, request: Request, placeholders: dict[str, str]) -> Response:
-        return json_response({"server_load": self._parts.engine.num_streams})
+        return json_response({"server_load": self._parts.admission.sequences})
 
     async def _version(self, request: Request, placeholders: dict[str, str]) -> Response:
         return json_response({"version": vsrv.__version__})
@@ -435,7 +441,8 @@ class App:
             )
         trace = self._traces[request.id]
         declared = request.headers.get("content-length")
-        hold = trace.hold = self._parts.admission.hold(int(declared) if declared is not None else 0)
+        size = int(declared) if declared is not None else _CHUNKED_BYTES
+        hold = trace.hold = self._parts.admission.hold(size)
         body = await request.body(limit)
         trace.bytes_in = len(body)
         hold.resize(len(body))

@@ -53,7 +53,7 @@ class Caller:
     has_ceiling: bool = False
 
     def priority(self, wanted: int) -> int:
-        """What of a wanted priority (smaller is sooner) this caller may have. Keys that options give have no ceiling."""
+        """What of a wanted priority (smaller is sooner) this caller may have. Without others to pass there is no ceiling."""
         if not self.has_ceiling:
             return wanted
         given = [limits.max_priority for limits in (self.key_limits, self.tenant_limits)]
@@ -73,12 +73,12 @@ class KeyPolicy:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """All keys at one moment; replaced as a whole. The key file is `loaded`."""
+    """All keys at one moment; replaced as a whole. The key file is `loaded`; `lone_key`: there is one key, given by an option."""
 
     loaded: KeyFile
     digests: tuple[tuple[bytes, KeyRecord], ...]
     slow: Mapping[str, KeyRecord]
-    from_options: frozenset[str]
+    lone_key: bool
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ class Keys:
             if r.hash.startswith("sha256:")
         )
         slow = {record.id: record for record in contents.keys if record.hash.startswith("scrypt:")}
-        return _Table(contents, fast, slow, frozenset(record.id for record in self._given))
+        return _Table(contents, fast, slow, self._path is None and len(self._given) == 1)
 
     # one request
 
@@ -236,7 +236,7 @@ class Keys:
             record.limits,
             tenant.limits,
             tenant.weight,
-            has_ceiling=record.id not in self._table.from_options,
+            has_ceiling=not self._table.lone_key,
         )
 
 

@@ -20,6 +20,7 @@ _RESERVED_SHARE = 8  # one of 8 places is kept for tenants below their share
 _SPARE_SHARE = 16  # a lone tenant may have that much more in the engine than it computes at once
 _FIRST_GUESS_TOKENS = 256  # output of a tenant's first sequence, when it allows more
 _LEARNING = 0.2
+_MANY_TENANTS = 256
 
 
 class TicketState(enum.Enum):
@@ -97,6 +98,8 @@ class FairQueue:
     def add(self, ticket: Ticket, now: float) -> None:
         """Let a ticket wait."""
         ticket.number = next(self._numbers)
+        if ticket.tenant not in self._tenants:
+            self._forget_idle(now)
         tenant = self._tenants.setdefault(ticket.tenant, _Tenant(ticket.tenant))
         tenant.weight, tenant.last_seen = ticket.weight, now
         if tenant.waiting == 0:
@@ -108,6 +111,15 @@ class FairQueue:
         tenant.waiting_tokens += ticket.prompt_tokens
         self.waiting += 1
         self.waiting_tokens += ticket.prompt_tokens
+
+    def _forget_idle(self, now: float) -> None:
+        """Tenants come and go with the key file; who is away and owes nothing is forgotten before there are many."""
+        if len(self._tenants) >= _MANY_TENANTS:
+            self._tenants = {
+                name: t
+                for name, t in self._tenants.items()
+                if t.running or t.waiting or t.finish > self._virtual or now - t.last_seen < _ACTIVE_S
+            }
 
     def pop(self, now: float) -> Ticket | None:
         """The ticket that may run now, or None. The engine's room is checked here."""
@@ -188,11 +200,16 @@ class FairQueue:
             self.first_token(ticket)
             self.running -= 1
             tenant.running -= 1
-            tenant.finish -= max(0.0, ticket.expected - ticket.produced) / tenant.weight
+            refund = max(0.0, ticket.expected - ticket.produced) / tenant.weight
+            # never further back than one request's price: what was overpaid while nobody else was there is no claim on others
+            least = self._virtual - (ticket.prompt_tokens + ticket.expected) / tenant.weight
+            tenant.finish = max(tenant.finish - refund, min(tenant.finish, least))
             tenant.mean_output += _LEARNING * (ticket.produced - tenant.mean_output)
         tenant.last_seen = now
         ticket.state = TicketState.DONE
         self._compact(tenant)
+        if not self.running and not self.waiting:  # the end of a busy period: nobody owes anybody anything
+            self._virtual = max(t.finish for t in self._tenants.values())
 
     def _compact(self, tenant: _Tenant) -> None:
         """Tickets that left while waiting are dropped when they reach the top, or when they are the most of a heap."""
