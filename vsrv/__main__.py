@@ -13,6 +13,10 @@ def main() -> int:
     arguments = sys.argv[1:]
     if len(arguments) == 3 and arguments[0] in ("_engine", "_prepare") and arguments[1] == "--fd":
         return _child(arguments[0], int(arguments[2]))
+    if arguments == ["_compile"]:
+        from vsrv.kernels.cuda import compile_helpers
+
+        return compile_helpers.main()
     from vsrv import cli
 
     return cli.main(arguments)

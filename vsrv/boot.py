@@ -103,6 +103,11 @@ def _cache_candidates() -> list[Path]:
     return candidates
 
 
+def private_folder(name: str) -> Path:
+    """The folder `name` below `cache_dir()`, under the same rules."""
+    return _private_dir(cache_dir() / name)
+
+
 def _private_dir(path: Path) -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import vsrv
-from vsrv.config import BenchOptions, ServeConfig, resolve, shown, unknown_option
+from vsrv.config import (
+    BenchOptions,
+    ServeConfig,
+    check_foreign,
+    checked,
+    dotted_value,
+    foreign_flag,
+    resolve,
+    shown,
+    unknown_option,
+)
 from vsrv.errors import ConfigError
 from vsrv.options import GROUPS, OPTIONS, Option
+
+if TYPE_CHECKING:
+    from vsrv.options_vllm import Foreign
 
 EXIT_USAGE, EXIT_CONFIG = 2, 78  # sysexits.h: EX_CONFIG
 
@@ -104,13 +118,20 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
             parser.add_argument(*names, dest=option.name, nargs="+", action="extend")
         else:
             parser.add_argument(*names, dest=option.name, nargs="?" if option.name == "hf-token" else None)
-    namespace, unknown = parser.parse_known_args([_spelled(word) for word in arguments])
+    words, dotted = _without_dotted([_spelled(word) for word in arguments])
+    foreign = _add_foreign(parser, words)
+    namespace, unknown = parser.parse_known_args(words)
     if unknown:
         first = next((word for word in unknown if word.startswith("-")), None)
         if first is None:
             raise ConfigError(f"one MODEL only; what is {unknown[0]!r}?")
         raise unknown_option(first.split("=")[0])
     given: dict[str, Any] = {k: v for k, v in vars(namespace).items() if v is not None}
+    for name, row in foreign.items():
+        if name in given:
+            check_foreign(row, given.pop(name), f"--{row.name}")
+    for name, table in dotted.items():
+        given[name] = _merged(checked(_JSON[name], given.get(name, {}), f"--{name}"), table)
     positional = given.pop("positional", None)
     if positional is not None:
         if given.get("model", positional) != positional:
@@ -119,12 +140,76 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     return given
 
 
+_JSON = {option.name: option for option in OPTIONS if option.kind == "json"}
+_LEVEL = re.compile(r"-O([0-3])")
+
+
 def _spelled(word: str) -> str:
-    """`--max_model_len` is `--max-model-len`, as in vLLM; values after = stay as they are."""
+    """`--max_model_len` is `--max-model-len`, as in vLLM; keys behind a dot and values behind = stay as they are."""
+    if match := _LEVEL.fullmatch(word):
+        return f"--optimization-level=O{match[1]}"
     if not word.startswith("--"):
         return word
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
+    flag, equals, value = word.partition("=")
+    name, dot, key = flag.partition(".")
+    return name.replace("_", "-") + dot + key + equals + value
+
+
+def _without_dotted(words: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Take `--option.key value` and `--option.key=value` of JSON options out of the words. `key+` adds to a list."""
+    rest: list[str] = []
+    tables: dict[str, dict[str, Any]] = {}
+    following = iter(words)
+    for word in following:
+        flag, equals, value = word.partition("=")
+        name, dot, path = flag.removeprefix("--").partition(".")
+        if not flag.startswith("--") or not dot or name not in _JSON:
+            rest.append(word)
+            continue
+        text = value if equals else next(following, None)
+        if text is None:
+            raise ConfigError(f"{flag} needs a value")
+        try:
+            _put(tables.setdefault(name, {}), path.split("."), text)
+        except (AttributeError, TypeError):
+            raise ConfigError(f"{flag} is given as a value and as something with keys") from None
+    return rest, tables
+
+
+def _put(table: dict[str, Any], path: list[str], text: str) -> None:
+    *parents, key = path
+    for parent in parents:
+        table = table.setdefault(parent, {})
+    if key.endswith("+"):
+        table.setdefault(key[:-1], []).extend(dotted_value(item) for item in text.split(","))
+    else:
+        table[key] = dotted_value(text)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = dict(below)
+    for key, value in above.items():
+        old = both.get(key)
+        both[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _add_foreign(parser: argparse.ArgumentParser, words: list[str]) -> dict[str, Foreign]:
+    """Tell the parser of the vLLM flags among the words, so that their values are not taken for MODEL; by destination."""
+    own = {flag for option in OPTIONS for flag in (f"--{option.name}", f"--no-{option.name}", *option.flags)}
+    rows: dict[str, Foreign] = {}
+    for flag in {word.partition("=")[0] for word in words if word.startswith("-")} - own:
+        row = None if "." in flag else foreign_flag(flag)
+        if row is None or f"vllm {row.name}" in rows:
+            continue
+        name = f"vllm {row.name}"
+        rows[name] = row
+        if row.is_switch:
+            parser.add_argument(f"--{row.name}", *row.shorts, dest=name, action="store_true")
+            parser.add_argument(f"--no-{row.name}", dest=name, action="store_false")
+        else:
+            parser.add_argument(f"--{row.name}", *row.shorts, dest=name, nargs="*" if row.is_list else None)
+    return rows
 
 
 def _help_wanted(arguments: Sequence[str]) -> str | None:
@@ -160,6 +245,9 @@ def _serve_help(word: str) -> str:
         lines.append(
             "--help=GROUP or --help=WORD shows a part, --help=all also what is known from vLLM and refused."
         )
+    foreign = foreign_flag(word) if word and not lines else None
+    if foreign is not None:
+        return f"--{foreign.name} is an option of vLLM: {foreign.reason}\n"
     return (
         "\n".join(lines) + "\n"
         if lines

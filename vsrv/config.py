@@ -11,16 +11,21 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vsrv.errors import ConfigError
 from vsrv.keyfile import read_key_file
-from vsrv.options import FOREIGN, OPTIONS, Option
+from vsrv.options import OPTIONS, SAMPLING, Option
+
+if TYPE_CHECKING:
+    from vsrv.options_vllm import Foreign
 
 # Kubernetes and Docker set such variables for a service that happens to be called vsrv or vllm.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)$")
 _OTHER_VARIABLES = {"VSRV_CACHE_DIR", "VSRV_URL"}  # read elsewhere, no settings of the server
 _HUMAN = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*A-Z]+")
+_LEVELS = {"critical": "error", "fatal": "error", "warn": "warning", "trace": "debug", "notset": "debug"}
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 MASK = "********"
@@ -122,13 +127,43 @@ _BY_NAME = {option.name: option for option in OPTIONS}
 
 def unknown_option(spelling: str) -> ConfigError:
     """The error for an unknown flag or key: why a known vLLM flag is not there, else the nearest name."""
+    foreign = foreign_flag(spelling)
+    if foreign is not None:
+        return ConfigError(f"{spelling}: {foreign.reason}")
     name = spelling.lstrip("-").replace("_", "-").removeprefix("no-")
-    for reason, names in FOREIGN:
-        if name in names:
-            return ConfigError(f"{spelling}: {reason}")
-    near = difflib.get_close_matches(name, _BY_NAME, 1, 0.5)
+    near = difflib.get_close_matches(name, _BY_NAME, 1, 0.7)
     hint = f"; did you mean --{near[0]}?" if near else "; `vsrv serve --help` lists all options"
     return ConfigError(f"unknown option {spelling}{hint}")
+
+
+def foreign_flag(spelling: str) -> Foreign | None:
+    """The vLLM flag that `--name`, `--no-name`, `--name.key`, `-short` or a file's key means, if vsrv does not have it."""
+    from vsrv.options_vllm import FOREIGN
+
+    name = spelling.partition(".")[0]
+    if name.startswith("-") and not name.startswith("--"):
+        return next((row for row in FOREIGN.values() if name in row.shorts), None)
+    name = name.lstrip("-").replace("_", "-")
+    return FOREIGN.get(name) or FOREIGN.get(name.removeprefix("no-"))
+
+
+def check_foreign(row: Foreign, raw: Any, where: str) -> None:
+    """vLLM's own default asks for nothing. Raises ConfigError with the reason at any other value."""
+    if row.any_value or raw is None:
+        return
+    texts = [str(item) for item in raw] if isinstance(raw, list) else [str(raw)]
+    if row.is_switch:
+        texts = [text.lower() for text in texts]
+    neutral = {row.default} if row.default else {"", "None", "null", "{}", "[]"}
+    if not all(text in neutral or _number(text) == _number(row.default) is not None for text in texts):
+        raise ConfigError(f"{where} {' '.join(texts)}: {row.reason}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def checked(option: Option, raw: Any, where: str) -> Any:
@@ -137,6 +172,8 @@ def checked(option: Option, raw: Any, where: str) -> Any:
         value = _converted(option, raw)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
+    if str(value) in option.refusals:
+        raise ConfigError(f"{where} {raw}: {option.refusals[str(value)]}")
     if option.refused and value != option.default and value != option.fallback:
         raise ConfigError(f"{where} {raw}: {option.refused}")
     if option.choices and value is not None and value not in option.choices:
@@ -144,7 +181,7 @@ def checked(option: Option, raw: Any, where: str) -> Any:
     if option.kind in ("int", "float") and value is not None:
         low, high = option.low, option.high
         if (low is not None and value < low) or (high is not None and value > high):
-            raise ConfigError(f"{where} must be from {low:g} to {high:g}, not {raw}")
+            raise ConfigError(f"{where} must be from {low:.12g} to {high:.12g}, not {raw}")
     return value
 
 
@@ -153,7 +190,9 @@ def _converted(option: Option, raw: Any) -> Any:
     if kind == "str":
         if not isinstance(raw, str):
             raise ValueError(f"expected text, not {raw!r}")
-        return raw.lower() if option.name in ("log-level", "log-format") else raw
+        if option.name == "log-level":
+            return _LEVELS.get(raw.lower(), raw.lower())
+        return raw.lower() if option.name == "log-format" else raw
     if kind == "bool":
         text = str(raw).lower()
         if text not in _TRUE | _FALSE:
@@ -167,7 +206,7 @@ def _converted(option: Option, raw: Any) -> Any:
             raise ValueError(f"expected a number, not {raw!r}")
         return value
     if kind == "list":
-        return _strings(raw)
+        return _keys(raw) if option.name == "api-key" else _strings(raw)
     value = json.loads(raw) if isinstance(raw, str) else raw
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
@@ -180,12 +219,8 @@ def _integer(option: Option, raw: Any) -> int | None:
     text = str(raw).strip()
     if option.fallback == -1 and text in ("auto", "-1"):
         return None
-    if option.human and (match := _HUMAN.fullmatch(text)):
-        unit = match[2]
-        base = 1024 if unit.isupper() else 1000
-        value = float(match[1]) * base ** _POWERS.get(unit.lower(), 0)
-        if value == int(value):
-            return int(value)
+    if option.human and (value := _human(text)) is not None:
+        return value
     try:
         return int(text)
     except ValueError:
@@ -194,21 +229,42 @@ def _integer(option: Option, raw: Any) -> int | None:
         ) from None
 
 
+def _human(text: str) -> int | None:
+    """8192, 8k (1000), 8K (1024), 25.6k → an integer; None if it is none."""
+    match = _HUMAN.fullmatch(text)
+    if match is None:
+        return None
+    base = 1024 if match[2].isupper() else 1000
+    value = float(match[1]) * base ** _POWERS.get(match[2].lower(), 0)
+    return int(value) if value == int(value) else None
+
+
 def _strings(raw: Any) -> tuple[str, ...]:
     """A list, a JSON list, or comma-separated text; on the command line each word may be any of these."""
-    if isinstance(raw, str):
-        raw = json.loads(raw) if raw.lstrip().startswith("[") else raw.split(",")
-    if not isinstance(raw, list | tuple):
-        raise ValueError(f"expected a list, not {raw!r}")
     items: list[str] = []
-    for item in raw:
-        if not isinstance(item, str):
-            raise ValueError(f"expected text in the list, not {item!r}")
-        if item.lstrip().startswith("["):
-            items += _strings(item)
-        elif item:
-            items.append(item)
-    return tuple(items)
+    for word in _listed(raw):
+        items += _listed(word) if word.lstrip().startswith("[") else word.split(",")
+    return tuple(item.strip() for item in items if item.strip())
+
+
+def _keys(raw: Any) -> tuple[str, ...]:
+    """A key may have any character in it, so that only a list or a JSON list holds several. An empty one is the variable that
+    a script forgot to set: that must not open the server."""
+    keys: list[str] = []
+    for word in _listed(raw):
+        keys += _listed(word)
+    if not all(key.strip() for key in keys):
+        raise ValueError("a key is empty; leave the option out to serve without a key")
+    return tuple(keys)
+
+
+def _listed(raw: Any) -> list[str]:
+    """One text, a JSON list or a list, as a list of texts. What is wrong is not shown: it may be a key."""
+    if isinstance(raw, str):
+        raw = json.loads(raw) if raw.lstrip().startswith("[") else [raw]
+    if not isinstance(raw, list | tuple) or not all(isinstance(item, str) for item in raw):
+        raise ValueError("expected a list of texts")
+    return list(raw)
 
 
 def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Values:
@@ -234,22 +290,50 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Values
 
 
 def _from_file(path: Path) -> Values:
-    if path.suffix in (".yaml", ".yml"):
-        raise ConfigError(
-            f"--config {path}: write the options as TOML, `name = value` on each line, in a .toml file"
-        )
     try:
-        table = tomllib.loads(path.read_text())
+        text = path.read_text()
+        table = _yaml(path, text) if path.suffix in (".yaml", ".yml") else tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config {path}: {error}") from None
     values: Values = {}
     for key, raw in table.items():
         name = key.replace("_", "-")
-        option = _BY_NAME.get(name)
+        option, foreign = _BY_NAME.get(name), foreign_flag(key)
+        if foreign is not None:
+            check_foreign(foreign, raw, f"{path}: {key}")
+            continue
         if option is None or name == "config":
             raise ConfigError(f"{path}: {unknown_option(key)}")
         values[name] = Value(checked(option, raw, f"{path}: {key}"), f"file {path}")
     return values
+
+
+def _yaml(path: Path, text: str) -> dict[str, Any]:
+    """vLLM's flat form: a name and a value on each line; a null says nothing. Raises ValueError."""
+    try:
+        import yaml  # type: ignore[import-untyped]
+    except ImportError:
+        raise ConfigError(
+            f"--config {path}: YAML needs PyYAML, which is not installed; or write the options as TOML, "
+            "`name = value` on each line, in a .toml file"
+        ) from None
+    try:
+        table = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    if table is None:
+        return {}
+    if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
+        raise ValueError("expected `name: value` on each line")
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def dotted_value(text: str) -> Any:
+    """A value of `--option.key value`: JSON where it is JSON, a number with a unit, else text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text if (number := _human(text)) is None else number
 
 
 def is_loopback(host: str) -> bool:
@@ -262,10 +346,36 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def sampling_value(name: str, value: Any) -> int | float:
+    """A server's default of the sampling number `name`. Raises ValueError that names it."""
+    bound = SAMPLING[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a number, not {value!r}")
+    if bound.kind == "int" and value != int(value):
+        raise ValueError(f"{name}: expected an integer, not {value!r}")
+    if not bound.low <= value <= bound.high or (bound.above_low and value == bound.low):
+        least = "above" if bound.above_low else "from"
+        raise ValueError(f"{name} must be {least} {bound.low:.10g} to {bound.high:.10g}, not {value!r}")
+    return int(value) if bound.kind == "int" else float(value)
+
+
+def _check_override(table: Mapping[str, Any]) -> None:
+    for name, value in table.items():
+        if name not in SAMPLING:
+            near = difflib.get_close_matches(name, SAMPLING, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(SAMPLING)}"
+            raise ConfigError(f"--override-generation-config: nothing is called {name!r}; {hint}")
+        try:
+            sampling_value(name, value)
+        except ValueError as error:
+            raise ConfigError(f"--override-generation-config: {error}") from None
+
+
 def _cross_check(values: Values) -> None:
     def get(name: str) -> Any:
         return values[name].value
 
+    _check_override(get("override-generation-config"))
     if (
         not get("uds")
         and not is_loopback(get("host"))
@@ -299,6 +409,11 @@ def _cross_check(values: Values) -> None:
         raise ConfigError(
             "--metrics-auth key needs --api-key or --api-key-file: there is no key that could be sent"
         )
+    for origin in get("allowed-origins"):
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"--allowed-origins {origin}: expected * or scheme://host[:port] without a path, as browsers send it"
+            )
     if any(len(key) < 3 for key in get("api-key")):
         raise ConfigError("--api-key: a key needs at least 3 characters")
 
@@ -312,9 +427,25 @@ def shown(config: ServeConfig) -> list[str]:
         if value is None:
             text = f"# {option.name} is not set"
         else:
-            text = f"{option.name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}"
+            text = f"{option.name} = {_toml(value)}"
         lines.append(f"{text:<60} # {entry.source}")
     return lines
+
+
+def _has_null(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is None or any(_has_null(item) for item in inner)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML. There is no null in it, so an object that has one is written as JSON in a text."""
+    if isinstance(value, dict):
+        if _has_null(value):
+            return _toml(json.dumps(value))
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from vsrv.errors import ConfigError, UnsupportedModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]  # never *.bin or *.pt
+# The same weights again: Mistral's own form, and subfolders with other formats (original/, onnx/ ...).
+_IGNORED = ["consolidated*", "*/*"]
 _REPORT_S = 3.0
 
 
@@ -51,6 +53,7 @@ def _from_hub(model: str, options: HubOptions, progress: Callable[[str], None]) 
                 cache_dir=options.download_dir,
                 token=options.token or None,
                 allow_patterns=_PATTERNS,
+                ignore_patterns=_IGNORED,
                 local_files_only=local_only,
                 tqdm_class=progress_class(model, progress),
             )

@@ -7,6 +7,7 @@ with the reason and the alternative.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +16,10 @@ Kind = Literal["str", "int", "float", "bool", "list", "json"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting. `human` integers take k/m/g (1000) and K/M/G (1024). `flags` are further spellings, `env` further variables."""
+    """One setting. `human` integers take k/m/g (1000) and K/M/G (1024). `flags` are further spellings, `env` further variables.
+
+    `refused` is why nothing but the default is taken; `refusals` has the reasons of single values.
+    """
 
     name: str
     kind: Kind
@@ -31,14 +35,62 @@ class Option:
     secret: bool = False
     refused: str = ""
     fallback: Any = field(default=None)
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def variable(self) -> str:
         return "VSRV_" + self.name.replace("-", "_").upper()
 
 
+@dataclass(frozen=True, slots=True)
+class SamplingBound:
+    """Legal values of one sampling number, the same in a request, in generation_config.json and in an override."""
+
+    name: str
+    kind: Literal["int", "float"]
+    low: float
+    high: float
+    above_low: bool = False  # `low` itself is not legal
+
+
+SAMPLING: Mapping[str, SamplingBound] = {
+    bound.name: bound
+    for bound in (
+        SamplingBound("temperature", "float", 0.0, 2.0),
+        SamplingBound("top_p", "float", 0.0, 1.0, True),
+        SamplingBound("top_k", "int", -1, 2**31 - 1),
+        SamplingBound("min_p", "float", 0.0, 1.0),
+        SamplingBound("repetition_penalty", "float", 0.0, 100.0, True),
+        SamplingBound("presence_penalty", "float", -2.0, 2.0),
+        SamplingBound("frequency_penalty", "float", -2.0, 2.0),
+        SamplingBound("max_new_tokens", "int", 1, 1 << 30),
+    )
+}
+
 _NO_TOOLS = "tool calls are not in this version; leave the flag out and do not send `tools`"
 _NO_POOLING = "embedding and pooling models are not in this version; vsrv serves text generation"
+
+_PICKLED = "pickled weights are programs; convert the checkpoint to safetensors"
+_SAFETENSORS = "only safetensors files are read; use auto and a folder that has them"
+_LOAD_FORMATS = {
+    "hf": "the same as auto here: use auto",
+    "mistral": "use auto and the Hugging Face form of the model (config.json, model.safetensors)",
+    "pt": _PICKLED,
+    "npcache": _PICKLED,
+    "gguf": "GGUF files are not read in this version; use a safetensors checkpoint",
+    "bitsandbytes": "quantised weights are not in this version; use a float32, float16 or bfloat16 checkpoint",
+    **dict.fromkeys(
+        (
+            "fastsafetensors",
+            "instanttensor",
+            "runai_streamer",
+            "runai_streamer_sharded",
+            "sharded_state",
+            "tensorizer",
+        ),
+        _SAFETENSORS,
+    ),
+}
 
 OPTIONS: tuple[Option, ...] = (
     # network
@@ -151,7 +203,7 @@ OPTIONS: tuple[Option, ...] = (
         "list",
         (),
         "security",
-        "keys that clients must send (Bearer or x-api-key); several values and repeats all count",
+        "keys that clients must send (Bearer or x-api-key); several values and repeats all count; a variable holds one, or a JSON list",
         env=("VLLM_API_KEY",),
         secret=True,
     ),
@@ -195,7 +247,7 @@ OPTIONS: tuple[Option, ...] = (
         "list",
         (),
         "security",
-        "web origins that browsers may call from (CORS), such as https://app.example.com; * for all",
+        "web origins that browsers may call from (CORS), such as https://app.example.com, comma-separated; * for all",
     ),
     Option("allowed-methods", "list", ("*",), "security", "CORS methods"),
     Option("allowed-headers", "list", ("*",), "security", "CORS request headers"),
@@ -240,6 +292,7 @@ OPTIONS: tuple[Option, ...] = (
         "model",
         "auto and safetensors read the weights, dummy makes seeded random ones",
         choices=("auto", "safetensors", "dummy"),
+        refusals=_LOAD_FORMATS,
     ),
     Option(
         "dtype",
@@ -255,10 +308,11 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "model",
         "longest sequence in tokens, prompt and output; auto (or -1) fits the model and the memory",
-        low=1,
+        low=2,
         high=1 << 27,
         human=True,
         fallback=-1,
+        refusals={"1": "a sequence is a token of prompt and a token of answer at least: use 2 or more"},
     ),
     Option(
         "seed",
@@ -283,7 +337,16 @@ OPTIONS: tuple[Option, ...] = (
         "model",
         'JSON object of sampling defaults, such as {"temperature": 0.3}',
     ),
-    Option("max-logprobs", "int", 20, "model", "most logprobs that a request may ask for", low=0, high=1000),
+    Option(
+        "max-logprobs",
+        "int",
+        20,
+        "model",
+        "most logprobs that a request may ask for",
+        low=0,
+        high=1000,
+        refusals={"-1": "a whole vocabulary for each token is too large an answer; use at most 1000"},
+    ),
     Option(
         "logprobs-mode",
         "str",
@@ -390,7 +453,7 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         "auto",
         "performance",
-        "where to compute; CUDA kernels are not in this version",
+        "where to compute; auto takes a GPU of compute capability 8.0 or later if torch finds one",
         choices=("auto", "cpu", "cuda"),
     ),
     Option(
@@ -504,9 +567,15 @@ OPTIONS: tuple[Option, ...] = (
         "bool",
         None,
         "performance",
-        "process results of a step while the next one runs (default: off on CPU)",
+        "process results of a step while the next one runs (default: on for a GPU, off for the CPU)",
     ),
-    Option("enforce-eager", "bool", False, "performance", "no CUDA graphs; nothing to do on the CPU"),
+    Option(
+        "enforce-eager",
+        "bool",
+        False,
+        "performance",
+        "no CUDA graphs: launch every kernel of every step; nothing to do on the CPU",
+    ),
     Option(
         "max-num-queued-reqs",
         "int",
@@ -589,7 +658,13 @@ OPTIONS: tuple[Option, ...] = (
         "device-ids", "str", None, "performance", "GPUs to use", refused="set CUDA_VISIBLE_DEVICES instead"
     ),
     # operation
-    Option("config", "str", None, "operation", "TOML file of options (keys as on the command line, - or _)"),
+    Option(
+        "config",
+        "str",
+        None,
+        "operation",
+        "TOML file of options (keys as on the command line, - or _); vLLM's flat YAML too where PyYAML is installed",
+    ),
     Option(
         "shutdown-timeout",
         "float",
@@ -660,80 +735,4 @@ GROUPS: tuple[tuple[str, str], ...] = (
     ("chat", "templates and streams"),
     ("performance", "concurrency, memory, scheduling"),
     ("operation", "configuration file, logs, shutdown"),
-)
-
-# vLLM flags that vsrv does not have, by what they belong to; so that the answer is better than "unknown".
-FOREIGN: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        "LoRA adapters are not in this version",
-        ("enable-lora", "lora-modules", "max-loras", "max-lora-rank", "max-cpu-loras", "lora-dtype"),
-    ),
-    (
-        "speculative decoding is not in this version",
-        ("speculative-config", "spec-method", "spec-model", "spec-tokens"),
-    ),
-    (
-        "one device for each model in this version; run several servers behind a load balancer",
-        (
-            "pipeline-parallel-size",
-            "data-parallel-size",
-            "data-parallel-rank",
-            "enable-expert-parallel",
-            "distributed-executor-backend",
-            "nnodes",
-            "node-rank",
-            "master-addr",
-            "master-port",
-            "headless",
-            "api-server-count",
-        ),
-    ),
-    (
-        "vsrv serves text only",
-        (
-            "limit-mm-per-prompt",
-            "mm-processor-kwargs",
-            "allowed-local-media-path",
-            "allowed-media-domains",
-            "media-io-kwargs",
-            "language-model-only",
-        ),
-    ),
-    (
-        "vsrv compiles nothing but its own kernels",
-        (
-            "compilation-config",
-            "optimization-level",
-            "attention-backend",
-            "attention-config",
-            "cudagraph-capture-sizes",
-        ),
-    ),
-    (
-        "vsrv has no plug-ins",
-        (
-            "middleware",
-            "tool-parser-plugin",
-            "reasoning-parser-plugin",
-            "logits-processors",
-            "io-processor-plugin",
-            "worker-cls",
-            "worker-extension-cls",
-        ),
-    ),
-    (
-        "KV transfer between servers is not in this version",
-        ("kv-transfer-config", "kv-events-config", "kv-offloading-size", "ec-transfer-config"),
-    ),
-    (
-        "tokenizer.json is the only tokenizer format",
-        (
-            "tokenizer-mode",
-            "skip-tokenizer-init",
-            "tokenizer-revision",
-            "code-revision",
-            "config-format",
-            "model-impl",
-        ),
-    ),
 )

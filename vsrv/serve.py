@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsrv.config import ServeConfig, is_loopback
+from vsrv.config import ServeConfig, is_loopback, sampling_value
 from vsrv.errors import ConfigError, UserError
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
 from vsrv.log import Log
+from vsrv.options import SAMPLING
 
 if TYPE_CHECKING:
     from vsrv.api.app import App
@@ -370,7 +371,14 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
 
     async def finish(engine: EngineClient, prepare: PrepareClient, log: Log) -> App:
         assert engine.ready is not None
-        facts = model_facts(config, folder, tokenizer, engine.ready.vocab_size, engine.ready.max_model_len)
+        facts = model_facts(
+            config,
+            folder,
+            tokenizer,
+            engine.ready.vocab_size,
+            engine.ready.max_model_len,
+            functools.partial(log.event, "warning"),
+        )
         await prepare.configure(
             facts,
             build_preparer(
@@ -431,9 +439,14 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
 
 
 def model_facts(
-    config: ServeConfig, folder: Path, tokenizer: Any, vocab_size: int, max_model_len: int
+    config: ServeConfig,
+    folder: Path,
+    tokenizer: Any,
+    vocab_size: int,
+    max_model_len: int,
+    warn: Callable[[str], None],
 ) -> ModelFacts:
-    """What requests are checked against, from options and the model folder."""
+    """What requests are checked against, from options and the model folder. Raises ConfigError."""
     from vsrv.api.schema import ModelFacts
     from vsrv.text.template import special_token_text, tokenizer_config
 
@@ -458,11 +471,12 @@ def model_facts(
         max_logprobs=get("max-logprobs"),
         eos_token_id=eos,
         extra_stop_ids=tuple(i for i in ids if i != eos),
-        defaults=_sampling_defaults(config, generation),
+        defaults=_sampling_defaults(config, generation, warn),
         max_n=get("max-n-sequences"),
         max_prompts=get("max-completion-prompts"),
         template_variables=get("default-chat-template-kwargs"),
         response_role=get("response-role"),
+        content_format=get("chat-template-content-format"),
     )
 
 
@@ -481,27 +495,30 @@ def _generation_config(config: ServeConfig, folder: Path) -> dict[str, Any]:
     return _json(path)
 
 
-def _sampling_defaults(config: ServeConfig, generation: dict[str, Any]) -> SamplingDefaults:
+def _sampling_defaults(
+    config: ServeConfig, generation: dict[str, Any], warn: Callable[[str], None]
+) -> SamplingDefaults:
+    """The model's own file is somebody else's: what is wrong in it is told and left out. A chosen folder has to be right.
+
+    `max_new_tokens` of the model's file is only what a chat that does not say gets; given by the operator it is a cap.
+    """
     from vsrv.api.schema import SamplingDefaults
 
-    table = {**generation, **config.get("override-generation-config")}
-    if table.get("do_sample") is False and "temperature" not in config.get("override-generation-config"):
-        table["temperature"] = 0.0
+    chosen = config.get("generation-config") != "auto"
     values: dict[str, Any] = {}
-    for name in (
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "repetition_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-    ):
-        value = table.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            values[name] = value
-    limit = config.get("override-generation-config").get("max_new_tokens", generation.get("max_new_tokens"))
-    return SamplingDefaults(**values, max_tokens=limit if isinstance(limit, int) else None)
+    for name in SAMPLING:
+        try:
+            if generation.get(name) is not None:
+                values[name] = sampling_value(name, generation[name])
+        except ValueError as error:
+            if chosen:
+                raise ConfigError(f"--generation-config {config.get('generation-config')}: {error}") from None
+            warn(f"ignoring a value of generation_config.json: {error}")
+    override = config.get("override-generation-config")
+    values |= {name: sampling_value(name, value) for name, value in override.items()}
+    limit = values.pop("max_new_tokens", None)
+    is_cap = chosen or "max_new_tokens" in override
+    return SamplingDefaults(**values, max_tokens=limit, max_tokens_cap=limit if is_cap else None)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class ScriptedEngine(EngineClient):
             k = params.prompt_logprobs
             prompt = LogProbs(
                 k,
-                array("I", [t for t in rest for _ in range(k + 1)]),
+                array("I", [(t + c) % 300 if c else t for t in rest for c in range(k + 1)]),
                 array("f", [-0.5] * len(rest) * (k + 1)),
                 array("I", [1] * len(rest)),
             )
@@ -162,6 +162,8 @@ class Setup:
     request_timeout_s: float = 0.0
     logged_prompt_characters: int = 0
     log_format: str = "json"
+    template: str = TEMPLATE
+    facts: dict[str, Any] = field(default_factory=dict)  # that differ from the usual ones of the model
 
 
 class Site:
@@ -181,9 +183,9 @@ class Site:
 
     async def _start(self, folder: Path, setup: Setup) -> None:
         self.engine = ScriptedEngine(self.tokenizer)
-        facts = ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2)
+        facts = replace(ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2), **setup.facts)
         metrics = Metrics("m", setup.policy.metrics_need_key)
-        preparer = Preparer(self.tokenizer, ChatTemplate(TEMPLATE, {}), facts)
+        preparer = Preparer(self.tokenizer, ChatTemplate(setup.template, {}), facts)
         self.admission = Admission(setup.limits, metrics, setup.room)
         log = Log("debug", setup.log_format, _Lines(self.lines))  # type: ignore[arg-type]
         parts = Parts(

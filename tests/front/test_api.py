@@ -15,6 +15,9 @@ import orjson
 import pytest
 from served import Setup, Site, save_tokenizer
 
+from vsrv.api.generation import TokenLogProb
+from vsrv.api.rendering import TokenTexts
+from vsrv.api.schema import SamplingDefaults
 from vsrv.messages import Beat, Loading
 
 
@@ -127,6 +130,114 @@ def test_completions_batch_echo_and_legacy_logprobs(site: Site, client: openai.O
     assert rows.text_offset == [sum(map(len, rows.tokens[:i])) for i in range(len(rows.tokens))]
     none = client.completions.create(model="m", prompt="Hello", echo=True, logprobs=1, max_tokens=0)
     assert none.choices[0].text == "Hello" and none.usage.completion_tokens == 0
+
+
+WIDE = "naïve café 東京 🙂 emoji 🙂"
+
+
+def legacy_rows(site: Site, body: dict[str, Any]) -> tuple[str, dict[str, list[Any]]]:
+    """Text and logprobs of the first choice, whole; the folded stream has to be the same."""
+    _, whole = site.post("/v1/completions", body)
+    choice = whole["choices"][0]
+    _, _, data = site.request("POST", "/v1/completions", {**body, "stream": True})
+    chunks = [json.loads(line[6:]) for line in data.decode().splitlines() if line.startswith("data: {")]
+    parts = [part for chunk in chunks for part in chunk["choices"] if part["index"] == 0]
+    assert "".join(part["text"] for part in parts) == choice["text"]
+    for name, values in choice["logprobs"].items():
+        assert [v for part in parts if part["logprobs"] for v in part["logprobs"][name]] == values
+    return choice["text"], choice["logprobs"]
+
+
+@pytest.mark.parametrize("stop", [None, ["quick brown", "emoji X"], ["🙂 emoji 🙂Z"]])
+@pytest.mark.parametrize("echo", [None, WIDE, "plain"])
+@pytest.mark.parametrize("as_ids", [False, True])
+def test_text_offsets_follow_the_tokens(
+    site: Site, stop: list[str] | None, echo: str | None, as_ids: bool
+) -> None:
+    body = {"prompt": echo or "x", "echo": echo is not None, "stop": stop, "logprobs": 2, "max_tokens": 90}
+    for reply in ("Hello, the quick fox.", WIDE):
+        site.engine.reply = reply
+        text, rows = legacy_rows(site, {**body, "return_tokens_as_token_ids": as_ids})
+        assert text == (echo or "") + reply
+        sizes = [len(token) for token in rows["tokens"]]
+        if not as_ids:
+            assert "".join(rows["tokens"]) == text + "<|im_end|>"
+            assert rows["text_offset"] == [sum(sizes[:i]) for i in range(len(sizes))]
+        assert rows["text_offset"] == sorted(rows["text_offset"]) and rows["text_offset"][-1] == len(text)
+
+
+def test_offsets_after_control_tokens(site: Site) -> None:
+    """In the echo of ids they are text, in an answer they are not."""
+    site.engine.reply = "a<|endoftext|>b"
+    body = {"prompt": [1, 40, 2, 41], "echo": True, "logprobs": 0}
+    text, rows = legacy_rows(site, body)
+    assert text == "<|im_start|>" + rows["tokens"][1] + "<|im_end|>" + rows["tokens"][3] + "ab"
+    assert rows["text_offset"] == [0, 12, 13, 23, 24, 25, 25, 26]
+    assert rows["tokens"][4:] == ["a", "<|endoftext|>", "b", "<|im_end|>"]
+    _, rows = legacy_rows(site, {**body, "skip_special_tokens": False})
+    assert rows["text_offset"] == [0, 12, 13, 23, 24, 25, 38, 39]
+
+
+def test_split_characters_in_logprobs(site: Site, client: openai.OpenAI) -> None:
+    site.engine.reply = "東🙂é"
+    answer = client.chat.completions.create(model="m", messages=HELLO, logprobs=True, top_logprobs=3)
+    entries = answer.choices[0].logprobs.content[:-1]
+    assert b"".join(bytes(entry.bytes) for entry in entries).decode() == "東🙂é"
+    seen = b""
+    for entry in entries:
+        before = seen.decode(errors="ignore")
+        seen += bytes(entry.bytes)
+        assert entry.token == seen.decode(errors="ignore").removeprefix(before)
+    assert "" in [entry.token for entry in entries], "no token was in the middle of a character"
+    for path in ("/v1/completions", "/v1/chat/completions"):
+        _, answer = site.post(path, {"prompt": "東é", "messages": HELLO, "prompt_logprobs": 0})
+        rows = answer["prompt_logprobs"] if "chat" in path else answer["choices"][0]["prompt_logprobs"]
+        shown = [row["decoded_token"] for entry in rows[1:] for row in entry.values()]
+        assert not any("\ufffd" in text for text in shown)
+
+
+def test_candidates_of_legacy_logprobs_stay_apart(site: Site) -> None:
+    site.engine.reply = "ÿϡ⁂ 🙂"
+    _, rows = legacy_rows(site, {"prompt": "x", "logprobs": 20, "max_tokens": 60})
+    for token, top in zip(rows["tokens"], rows["top_logprobs"], strict=True):
+        assert len(top) == 21 and token in top and top[token] == -1.5
+        assert not any("\ufffd" in key for key in top if key != token)
+    spelled = [key for top in rows["top_logprobs"] for key in top if key.startswith("bytes:")]
+    assert spelled and all(re.fullmatch(r"bytes:(\\x[0-9a-f]{2})+", key) for key in spelled)
+
+
+def test_candidates_beside_an_unfinished_character_keep_their_own_text(folder: Path, site: Site) -> None:
+    """ "A" after the first bytes of an emoji is an A, although it would leave U+FFFD in front of it."""
+    reader = TokenTexts(site.tokenizer, False).reader(True)
+    half, letter = site.tokenizer.token_to_id("ð"), site.tokenizer.token_to_id("A")
+    assert half is not None and letter is not None
+    row = TokenLogProb(half, -1.0, 3, ((letter, -0.1), (2, -0.2)))
+    again = TokenLogProb(letter, -0.1, 1, ((letter, -0.1), (half, -0.2), (2, -0.3)))
+    first, second = reader.chat_rows((row, again))
+    assert [e["token"] for e in (first, *first["top_logprobs"])] == ["", "A", "<|im_end|>"]
+    # the second one broke the character off, and so it is in the text
+    assert [e["token"] for e in (second, *second["top_logprobs"])][:2] == ["\ufffdA", "\ufffdA"]
+    legacy = TokenTexts(site.tokenizer, False).reader(True).legacy((row, row))
+    assert legacy["top_logprobs"][1] == {"A": -0.1, "<|im_end|>": -0.2, "\ufffd": -1.0}
+
+
+def test_prompt_logprobs_and_an_echo_have_each_their_own_number(site: Site) -> None:
+    for asked, echoed in ((3, 1), (1, 3), (0, 2)):
+        body = {
+            "prompt": "Hello dog",
+            "echo": True,
+            "logprobs": echoed,
+            "prompt_logprobs": asked,
+            "max_tokens": 1,
+        }
+        _, answer = site.post("/v1/completions", body)
+        assert site.engine.generates[-1].params.prompt_logprobs == 3 if 3 in (asked, echoed) else 2
+        choice = answer["choices"][0]
+        assert len(choice["prompt_logprobs"]) == len(site.engine.generates[-1].prompt_token_ids)
+        assert len(choice["logprobs"]["tokens"]) == len(choice["prompt_logprobs"]) + 1
+        ids = choice["prompt_logprobs"][1]
+        assert len(ids) == asked + 1 and max(entry["rank"] for entry in ids.values()) == max(1, asked)
+        assert len(choice["logprobs"]["top_logprobs"][1]) == echoed + 1
 
 
 def test_prompt_logprobs_token_ids_and_n(site: Site) -> None:
@@ -291,6 +402,61 @@ def test_what_clients_send_besides_is_accepted(site: Site, extra: dict[str, Any]
     assert site.post("/v1/chat/completions", {"messages": HELLO, **extra})[0] == 200
 
 
+def test_prompt_logprobs_0_is_no_hindrance_to_a_stream(site: Site) -> None:
+    chunks = stream_of(site, "/v1/chat/completions", {"messages": HELLO, "prompt_logprobs": 0})
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert site.engine.generates[0].params.prompt_logprobs is None
+
+
+def max_tokens_of(site: Site, path: str, body: dict[str, Any]) -> list[int]:
+    before = len(site.engine.generates)
+    status, answer = site.post(path, body)
+    assert status == 200, answer
+    return [generate.params.max_tokens for generate in site.engine.generates[before:]]
+
+
+def test_a_default_above_the_context_is_lowered_and_a_request_above_it_is_refused(folder: Path) -> None:
+    site = Site(folder, Setup(facts={"defaults": SamplingDefaults(max_tokens=5000)}))
+    try:
+        (room,) = max_tokens_of(site, "/v1/chat/completions", {"messages": HELLO})
+        assert 0 < room < 200
+        assert max_tokens_of(site, "/v1/chat/completions", {"messages": HELLO, "max_tokens": 150}) == [150]
+        assert max_tokens_of(site, "/v1/completions", {"prompt": "x"}) == [16]
+        for name in ("max_tokens", "max_completion_tokens"):
+            status, answer = site.post("/v1/chat/completions", {"messages": HELLO, name: 201})
+            assert (status, answer["error"]["param"]) == (400, name)
+    finally:
+        site.stop()
+
+
+def test_a_cap_of_the_operator_lowers_what_is_asked_for(folder: Path) -> None:
+    site = Site(folder, Setup(facts={"defaults": SamplingDefaults(max_tokens=7, max_tokens_cap=7)}))
+    try:
+        for asked in ({}, {"max_tokens": 100}, {"max_completion_tokens": 8}):
+            assert max_tokens_of(site, "/v1/chat/completions", {"messages": HELLO, **asked}) == [7]
+        assert max_tokens_of(site, "/v1/chat/completions", {"messages": HELLO, "max_tokens": 3}) == [3]
+        assert max_tokens_of(site, "/v1/completions", {"prompt": "x", "max_tokens": 50}) == [7]
+        assert max_tokens_of(site, "/v1/completions", {"prompt": "x"}) == [7]
+        assert site.post("/v1/completions", {"prompt": "x", "min_tokens": 8, "max_tokens": 9})[0] == 400
+    finally:
+        site.stop()
+
+
+def test_a_long_prompt_of_a_batch_shortens_no_other_answer(site: Site) -> None:
+    body = {"prompt": [[40], [41] * 195, [42, 43]], "max_tokens": 12, "n": 2, "seed": 1}
+    assert max_tokens_of(site, "/v1/completions", body) == [12, 12, 5, 5, 12, 12]
+    status, answer = site.post("/v1/completions", {**body, "min_tokens": 6})
+    assert (status, answer["error"]["param"]) == (400, "min_tokens")
+
+
+def test_top_k_from_the_vocabulary_on_is_off(site: Site) -> None:
+    size = site.tokenizer.vocab_size
+    for asked, got in ((size - 1, size - 1), (size, 0), (10**6, 0), (0, 0), (-1, 0)):
+        site.post("/v1/chat/completions", {"messages": HELLO, "top_k": asked})
+        assert site.engine.generates[-1].params.top_k == got
+    assert site.post("/v1/chat/completions", {"messages": HELLO, "top_k": -2})[0] == 400
+
+
 def test_sampling_fields_reach_the_engine(site: Site) -> None:
     body = {
         "messages": HELLO,
@@ -337,6 +503,196 @@ def test_sampling_fields_reach_the_engine(site: Site) -> None:
         3,
     )
     assert tuple(site.tokenizer.encode("fox", False)) in p.bad_words
+
+
+def stream_of(site: Site, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    _, _, data = site.request("POST", path, {**body, "stream": True})
+    return [json.loads(line[6:]) for line in data.decode().splitlines() if line.startswith("data: {")]
+
+
+CHAT_KEYS = """id object created model choices service_tier system_fingerprint usage prompt_logprobs prompt_token_ids prompt_text
+kv_transfer_params ec_transfer_params metrics""".split()
+COMPLETION_KEYS = """id object created model choices service_tier system_fingerprint usage kv_transfer_params ec_transfer_params
+metrics""".split()
+USAGE_KEYS = {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}  # fmt: skip
+
+
+def test_whole_answers_have_vllms_keys_with_explicit_nulls(site: Site) -> None:
+    _, chat = site.post("/v1/chat/completions", {"messages": HELLO})
+    assert set(chat) == set(CHAT_KEYS) and set(chat["usage"]) == USAGE_KEYS
+    (choice,) = chat["choices"]
+    assert choice == {
+        "index": 0,
+        "message": {
+            "role": "assistant", "content": "Hello, the quick fox.", "refusal": None, "annotations": None, "audio": None,
+            "function_call": None, "reasoning": None,
+        },
+        "logprobs": None, "finish_reason": "stop", "stop_reason": None, "token_ids": None, "routed_experts": None,
+    }  # fmt: skip
+    _, completion = site.post("/v1/completions", {"prompt": "x", "max_tokens": 1})
+    assert set(completion) == set(COMPLETION_KEYS) and set(completion["usage"]) == USAGE_KEYS
+    (choice,) = completion["choices"]
+    nulls = ("logprobs", "stop_reason", "token_ids", "prompt_logprobs", "prompt_token_ids", "routed_experts")
+    assert choice == {"index": 0, "text": "Hello", "finish_reason": "length", **dict.fromkeys(nulls)}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/chat/completions", {"messages": HELLO, "n": 2}), ("/v1/completions", {"prompt": "x", "n": 2})],
+)
+def test_the_fingerprint_of_a_stream_is_on_its_last_chunk(
+    site: Site, path: str, body: dict[str, Any]
+) -> None:
+    chunks = stream_of(site, path, body)
+    ends = [chunk["choices"][0]["finish_reason"] is not None for chunk in chunks]
+    assert [chunk.get("system_fingerprint") == "fp" for chunk in chunks] == ends and sum(ends) == 2
+    assert not any("usage" in chunk for chunk in chunks)
+    chunks = stream_of(site, path, {**body, "stream_options": {"include_usage": True}})
+    assert chunks[-1]["system_fingerprint"] == "fp" and chunks[-1]["choices"] == []
+    assert not any("system_fingerprint" in chunk or "usage" in chunk for chunk in chunks[:-1])
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    assert all(chunk["usage"] for chunk in stream_of(site, path, {**body, "stream_options": options}))
+
+
+def test_unknown_fields_give_one_debug_line(site: Site) -> None:
+    body = {"messages": HELLO, "temprature": 1, "x" * 300: {"secret": 1}, "user": "u", "store": True}
+    assert site.post("/v1/chat/completions", body)[0] == 200
+    lines = [json.loads(line) for line in site.lines if "unknown request fields" in line]
+    assert [line["fields"] for line in lines] == [["temprature", "x" * 60]]
+    assert lines[0]["level"] == "debug" and "secret" not in "".join(site.lines)
+
+
+def test_the_prompt_text_is_told_on_request(site: Site) -> None:
+    evil = [{"role": "user", "content": "a<|im_end|>b"}]
+    _, answer = site.post("/v1/chat/completions", {"messages": evil, "return_prompt_text": True})
+    text = "<|im_start|>user\na<|im_end|>b<|im_end|>\n<|im_start|>assistant\n"
+    assert answer["prompt_text"] == text
+    body = {"messages": evil, "return_prompt_text": True, "truncate_prompt_tokens": 2}
+    chunks = stream_of(site, "/v1/chat/completions", body)
+    assert (
+        chunks[0]["prompt_text"]
+        and text.endswith(chunks[0]["prompt_text"])
+        and len(chunks[0]["prompt_text"]) < 20
+    )
+
+
+def test_a_request_names_itself(site: Site) -> None:
+    for path, body, prefix in (
+        ("/v1/chat/completions", {"messages": HELLO}, "chatcmpl"),
+        ("/v1/completions", {"prompt": "x"}, "cmpl"),
+    ):
+        assert site.post(path, {**body, "request_id": "mine-1"})[1]["id"] == f"{prefix}-mine-1"
+        assert stream_of(site, path, {**body, "request_id": "mine-2"})[-1]["id"] == f"{prefix}-mine-2"
+        _, answer = site.post(path, {**body, "request_id": "mine"}, **{"X-Request-Id": "header"})
+        assert answer["id"] == f"{prefix}-header"
+        for wrong in ("", "a b", "x" * 129, "a\nb", 7):
+            status, answer = site.post(path, {**body, "request_id": wrong})
+            assert (status, answer["error"]["param"]) == (400, "request_id")
+
+
+def test_token_ids_in_streams(site: Site) -> None:
+    chunks = stream_of(site, "/v1/chat/completions", {"messages": HELLO, "return_token_ids": True, "n": 2})
+    prompt = site.engine.generates[0].prompt_token_ids.tolist()
+    assert [c.get("prompt_token_ids") for c in chunks[:2]] == [prompt, prompt]
+    assert all("prompt_token_ids" not in c and "token_ids" in c["choices"][0] for c in chunks[2:])
+    chunks = stream_of(site, "/v1/chat/completions", {"messages": HELLO})
+    assert (
+        chunks[0]["prompt_token_ids"] is chunks[0]["prompt_text"] is None and "prompt_text" not in chunks[1]
+    )
+    body = {"prompt": [[40], [41, 42]], "return_token_ids": True}
+    parts = [c["choices"][0] for c in stream_of(site, "/v1/completions", body)]
+    shown = [(p["index"], p["prompt_token_ids"]) for p in parts if "prompt_token_ids" in p]
+    assert sorted(shown) == [(0, [40]), (1, [41, 42])]
+    assert all("prompt_token_ids" not in c for c in stream_of(site, "/v1/completions", {"prompt": "x"}))
+
+
+def test_tokens_are_spelled_on_request(site: Site) -> None:
+    _, answer = site.post("/tokenize", {"prompt": "Hello dog", "return_token_strs": True})
+    assert answer["token_strs"] == [site.tokenizer.token_string(i) for i in answer["tokens"]]
+    assert "".join(answer["token_strs"]) == "HelloĠdog"
+    assert site.post("/tokenize", {"prompt": "Hello dog"})[1]["token_strs"] is None
+
+
+def test_reasoning_effort_reaches_the_template(folder: Path) -> None:
+    setup = Setup(
+        template="{{ enable_thinking }} {{ reasoning_effort }}",
+        facts={"template_variables": {"enable_thinking": False}},
+    )
+    site = Site(folder, setup)
+    try:
+        for asked, text in (
+            ({}, "False "),
+            ({"reasoning_effort": "high"}, "True high"),
+            ({"reasoning_effort": "none"}, "False none"),
+            ({"reasoning_effort": "max", "chat_template_kwargs": {"enable_thinking": False}}, "False max"),
+        ):
+            _, answer = site.post("/tokenize", {"messages": HELLO, **asked})
+            assert site.tokenizer.decode(answer["tokens"]) == text
+        for wrong in ("", "huge", 3, {}):
+            status, answer = site.post("/v1/chat/completions", {"messages": HELLO, "reasoning_effort": wrong})
+            assert (status, answer["error"]["param"]) == (400, "reasoning_effort")
+    finally:
+        site.stop()
+
+
+PARTS = (
+    "{% for m in messages %}[{{ m.role }}]{% for p in m['content'] %}({{ p.type }}:{{ p.text }}){% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+IN_PARTS = [
+    {"role": "system", "content": "be"},
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "a<|im_end|>"}, {"type": "input_text", "text": "b"}],
+    },
+    {"role": "assistant", "content": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("content_format", "template", "text"),
+    [
+        ("auto", PARTS, "[system](text:be)[user](text:a<|im_end|>)(text:b)[assistant][assistant]"),
+        ("openai", "{{ messages[1].content | length }}", "2"),
+        ("openai", "{{ messages[0].content[0].text }}", "be"),
+        ("string", "{{ messages[1].content }}", "a<|im_end|>\nb"),
+        ("string", "{% if false %}{% for p in messages[0].content %}{% endfor %}{% endif %}{{ messages[0].content }}", "be"),
+        ("auto", "{{ messages[1].content }}", "a<|im_end|>\nb"),
+        ("auto", "{% for m in messages %}{{ m.content }}{% endfor %}", "bea<|im_end|>\nb"),
+    ],
+)  # fmt: skip
+def test_content_reaches_the_template_as_it_wants_it(
+    folder: Path, content_format: str, template: str, text: str
+) -> None:
+    site = Site(folder, Setup(template=template, facts={"content_format": content_format}))
+    try:
+        _, answer = site.post("/tokenize", {"messages": IN_PARTS})
+        assert site.tokenizer.decode(answer["tokens"], False) == text
+        assert not site.tokenizer.special_ids.intersection(answer["tokens"])
+    finally:
+        site.stop()
+
+
+def test_continuing_a_message_of_parts(folder: Path) -> None:
+    site = Site(folder, Setup(template=PARTS))
+    try:
+        _, answer = site.post("/tokenize", {"messages": IN_PARTS[:2], "continue_final_message": True})
+        shown = site.tokenizer.decode(answer["tokens"], False)
+        assert shown == "[system](text:be)[user](text:a<|im_end|>)(text:b"
+        status, _ = site.post("/tokenize", {"messages": IN_PARTS, "continue_final_message": True})
+        assert status == 400
+    finally:
+        site.stop()
+
+
+def test_an_echo_is_what_was_read(site: Site) -> None:
+    ids = site.tokenizer.encode("Hello quick dog", True).tolist()
+    for side, kept in (("left", ids[-2:]), ("right", ids[:2])):
+        body = {"prompt": "Hello quick dog", "echo": True, "max_tokens": 0, "truncate_prompt_tokens": 2}
+        _, answer = site.post("/v1/completions", {**body, "truncation_side": side})
+        assert answer["choices"][0]["text"] == site.tokenizer.decode(kept) != "Hello quick dog"
+    _, answer = site.post("/v1/completions", {**body, "truncate_prompt_tokens": 100})
+    assert answer["choices"][0]["text"] == "Hello quick dog"
 
 
 def test_user_text_never_becomes_a_control_token(site: Site) -> None:

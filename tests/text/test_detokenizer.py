@@ -142,6 +142,23 @@ def test_one_feed_of_many_ids_is_many_feeds_of_one(byte_level: Any) -> None:
         assert sum(used for _, used in fed) == detokenizer.num_tokens == len(ids)
 
 
+def test_words_keep_their_spaces_with_a_decoder_that_joins_them(tmp_path: Path) -> None:
+    words = ["[UNK]", "play", "##ing", "the", "fox", ",", "."]
+    made = tokenizers.Tokenizer(
+        models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    made.add_special_tokens(["[SEP]"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    own = Tokenizer(tmp_path)
+    ids = own.encode("playing the fox, the fox.", False).tolist()
+    assert text_of(own, ids) == own.decode(ids) == "playing the fox, the fox."
+    going_on = Detokenizer(own, TextOptions(), after=3)
+    assert going_on.feed(ids[:2])[0] == " playing"
+    assert Detokenizer(own, TextOptions(), after=own.special["[SEP]"]).feed([3])[0] == "the"
+
+
 # ---------------------------------------------------------------------------------------------- control tokens
 
 

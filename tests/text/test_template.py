@@ -15,7 +15,22 @@ from vsrv.text import template as template_module
 from vsrv.text.template import ChatTemplate, load_template_source, special_token_text, tokenizer_config
 
 CONFIG = {"bos_token": "<|begin_of_text|>", "eos_token": {"content": "<|eot_id|>", "lstrip": False}}
+LOOPS = [
+    ("{% for m in messages %}{% for c in m.content %}{% endfor %}{% endfor %}", True),
+    ("{% for m in messages %}{% for c in m['content'] | list %}{% endfor %}{% endfor %}", True),
+    ("{% set content = messages[0]['content'] %}{% for c in content %}{{ c.text }}{% endfor %}", True),
+    ("{% for m in messages %}{% if m.content is string %}x{% else %}{% for c in m.content %}{% endfor %}{% endif %}{% endfor %}", True),
+    ("{% for m in messages %}{{ m.content }}{% endfor %}", False),
+    ("{% set content = messages[0].content.split('x') %}{% for c in content %}{% endfor %}", False),
+    ("{% for m in messages %}{% for t in m.tool_calls %}{{ t.content }}{% endfor %}{% endfor %}", False),
+]  # fmt: skip
 MARK = "\ue0000123456789abcdef\ue001"
+
+
+@pytest.mark.parametrize(("source", "wanted"), LOOPS)
+def test_templates_that_want_parts_are_known_by_their_loops(source: str, wanted: bool) -> None:
+    assert ChatTemplate(source, {}).iterates_content is wanted
+
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"

@@ -124,6 +124,7 @@ def test_tokenizer_without_a_known_decoder_asks_the_library(tmp_path: Path) -> N
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     own = save(tmp_path, made)
     assert [own.token_bytes(token) for token in own.encode("日 ab", False)] == ["日".encode(), b"ab"]
+    assert own.token_bytes(1, after=2) == b" ab"
     made.decoder = decoders.ByteLevel()
     own = save(tmp_path, made)  # characters outside the byte alphabet stand for themselves
     assert [own.token_bytes(token) for token in own.encode("日 ab", False)] == ["日".encode(), b"ab"]

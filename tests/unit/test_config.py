@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vsrv import cli
+from vsrv.api.schema import SamplingDefaults
 from vsrv.config import MASK, checked, resolve, shown, unknown_option
 from vsrv.errors import ConfigError
 from vsrv.options import OPTIONS, Option
+from vsrv.options_vllm import FOREIGN, Foreign
+from vsrv.serve import _generation_config, _sampling_defaults
 
 BASE = {"allow-unauthenticated": "true"}
 SAMPLES: dict[str, tuple[str, Any]] = {
@@ -27,6 +33,8 @@ def sample(option: Option) -> tuple[str, Any]:
     if option.choices:
         value = next(choice for choice in option.choices if choice != option.default)
         return value, value
+    if option.name == "override-generation-config":
+        return '{"top_k": 1}', {"top_k": 1}
     if option.kind in ("int", "float"):
         low, high = option.low or 0, option.high or 100
         number = type(low)(min(high, max(low, 17)))
@@ -35,7 +43,9 @@ def sample(option: Option) -> tuple[str, Any]:
     if option.kind == "bool":
         return str(not option.default).lower(), not option.default
     if option.name == "api-key":
-        return "key-a,key-b", ("key-a", "key-b")
+        return '["key-a", "key,b"]', ("key-a", "key,b")
+    if option.name == "allowed-origins":
+        return "https://a,http://b:8080", ("https://a", "http://b:8080")
     return SAMPLES[option.kind]
 
 
@@ -47,7 +57,7 @@ def test_command_line_over_environment_over_file_over_default(option: Option, tm
     text, value = sample(option)
     file = tmp_path / "v.toml"
     raw = list(value) if isinstance(value, tuple) else value
-    literal = "{ a = 1 }" if option.kind == "json" else json.dumps(raw)
+    literal = text.replace(":", " =").replace('"', "") if option.kind == "json" else json.dumps(raw)
     file.write_text(f"{option.name.replace('-', '_')} = {literal}\n")
     default = resolve(dict(BASE), {})
     assert default.values[option.name].source in ("default", "command line")
@@ -147,14 +157,29 @@ def test_human_integers(text: str, value: int | None) -> None:
         ({"ssl-keyfile": __file__}, {}, "--ssl-certfile"),
         ({"ssl-certfile": "/none", "ssl-keyfile": "/none"}, {}, "/none: no such file"),
         ({"port": "70000"}, {}, "--port must be from 0 to 65535"),
+        ({"max-model-len": "1"}, {}, "--max-model-len 1: .* use 2 or more"),
+        ({"max-model-len": "0"}, {}, "--max-model-len must be from 2 to 134217728, not 0"),
         ({"port": "abc"}, {}, "--port: expected an integer"),
         ({"dtype": "int3"}, {}, "--dtype must be one of"),
         ({"hf-overrides": "[1]"}, {}, "JSON object"),
         ({"allow-credentials": "true", "allowed-origins": ["*"]}, {}, "exact --allowed-origins"),
+        ({"api-key": [""]}, {}, "--api-key: a key is empty"),
+        ({"api-key": ["good-key", " "]}, {}, "--api-key: a key is empty"),
+        ({"api-key": ["[1]"]}, {}, "--api-key: expected a list of texts"),
+        ({"allowed-origins": ["a.example"]}, {}, "--allowed-origins a.example: expected .* scheme://host"),
+        ({"allowed-origins": ["https://a/"]}, {}, "https://a/: expected .* without a path"),
+        ({"allowed-origins": ["https://*.a"]}, {}, "scheme://host"),
+        ({"allowed-origins": ["https://A.example"]}, {}, "scheme://host"),
         ({}, {"VSRV_PROT": "1"}, "VSRV_PROT.*VSRV_PORT"),
         ({}, {"VSRV_PORT": "x"}, "VSRV_PORT: expected an integer"),
         ({"config": "/none.toml"}, {}, "/none.toml"),
-        ({"config": "a.yaml"}, {}, "TOML"),
+        ({"config": "/none.yaml"}, {}, "/none.yaml"),
+        ({"load-format": "pt"}, {}, "--load-format pt: pickled weights .* safetensors"),
+        ({"load-format": "tensorizer"}, {}, "--load-format tensorizer: only safetensors"),
+        ({"load-format": "magic"}, {}, "--load-format must be one of auto, safetensors, dummy"),
+        ({"max-logprobs": "-1"}, {}, "--max-logprobs -1: .* at most 1000"),
+        ({"max-logprobs": "-2"}, {}, "--max-logprobs must be from 0"),
+        ({"log-level": "loud"}, {}, "--log-level must be one of"),
     ],
     ids=str,
 )  # fmt: skip
@@ -163,12 +188,162 @@ def test_errors_say_what_to_do(given: dict[str, Any], environ: dict[str, str], w
         resolve(given, environ)
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ({"temperatur": 1}, "'temperatur'; did you mean temperature"),
+        ({"do_sample": True}, "'do_sample'; it has temperature"),
+        ({"temperature": 9}, "temperature must be from 0 to 2, not 9"),
+        ({"top_p": 0}, "top_p must be above 0 to 1"),
+        ({"top_k": 1.5}, "top_k: expected an integer"),
+        ({"min_p": "0.1"}, "min_p: expected a number"),
+        ({"presence_penalty": True}, "presence_penalty: expected a number"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be from 1"),
+    ],
+    ids=str,
+)
+def test_an_override_is_checked_at_start(override: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=f"--override-generation-config: .*{words}"):
+        resolve({"override-generation-config": json.dumps(override)}, {})
+
+
+def defaults_of(tmp_path: Path, table: dict[str, Any], **given: Any) -> tuple[dict[str, Any], list[str]]:
+    """Sampling defaults of a model folder with this generation_config.json, and the warnings."""
+    (tmp_path / "generation_config.json").write_text(json.dumps(table))
+    warnings: list[str] = []
+    config = resolve({name.replace("_", "-"): value for name, value in given.items()}, {})
+    generation = _generation_config(config, tmp_path)
+    return asdict(_sampling_defaults(config, generation, warnings.append)), warnings
+
+
+def test_the_models_own_generation_config(tmp_path: Path) -> None:
+    neutral = asdict(SamplingDefaults())
+    table = {
+        "temperature": 0.6,
+        "top_k": 20.0,
+        "top_p": 7,
+        "min_p": "x",
+        "max_new_tokens": 900,
+        "do_sample": False,
+    }
+    got, warnings = defaults_of(tmp_path, table)
+    assert got == {**neutral, "temperature": 0.6, "top_k": 20, "max_tokens": 900}
+    assert len(warnings) == 2 and "top_p" in warnings[0] and "min_p" in warnings[1]
+    assert defaults_of(tmp_path, table, generation_config="vllm") == (neutral, [])
+    with pytest.raises(ConfigError, match=f"--generation-config {tmp_path}: top_p"):
+        defaults_of(tmp_path, table, generation_config=str(tmp_path))
+    got, _ = defaults_of(tmp_path, {"max_new_tokens": 9}, generation_config=str(tmp_path))
+    assert (got["max_tokens"], got["max_tokens_cap"]) == (9, 9)
+    got, _ = defaults_of(tmp_path, table, override_generation_config='{"max_new_tokens": 5, "top_k": 3.0}')
+    assert (got["temperature"], got["top_k"], got["max_tokens"], got["max_tokens_cap"]) == (0.6, 3, 5, 5)
+
+
 def test_unknown_names() -> None:
     assert "--max-model-len" in str(unknown_option("--max-model-length"))
     assert "LoRA" in str(unknown_option("--enable-lora"))
     assert "load balancer" in str(unknown_option("--pipeline_parallel_size"))
     with pytest.raises(ConfigError, match="did you mean --port"):
         cli.parse(["--prot=1"])
+
+
+def test_json_options_by_dotted_keys() -> None:
+    words = [
+        "--override-generation-config", '{"temperature": 1, "top_p": 0.5}', "MODEL",
+        "--override_generation_config.temperature", "0.3", "--override-generation-config.top_k=20",
+        "--hf-overrides.rope_scaling.rope_type", "linear", "--hf-overrides.rope_scaling.factor=2.0",
+        "--hf-overrides.max_position_embeddings", "8K", "--hf-overrides.architectures+", "A,B",
+        "--default-chat-template-kwargs.enable_thinking", "false",
+    ]  # fmt: skip
+    config = resolve(cli.parse(words), {})
+    assert config.get("model") == "MODEL"
+    assert config.get("override-generation-config") == {"temperature": 0.3, "top_p": 0.5, "top_k": 20}
+    assert config.get("hf-overrides") == {
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        "max_position_embeddings": 8192,
+        "architectures": ["A", "B"],
+    }
+    assert config.get("default-chat-template-kwargs") == {"enable_thinking": False}
+    for wrong, match in (
+        (["--hf-overrides.a"], "--hf-overrides.a needs a value"),
+        (["--hf-overrides.a", "1", "--hf-overrides.a.b", "1"], "--hf-overrides.a.b is given as a value"),
+        (["--hf-overrides.a", "1", "--hf-overrides.a+", "1"], "is given as a value"),
+        (["--port.a", "1"], "unknown option --port.a"),
+        (["--compilation-config.mode", "3"], "compiles nothing"),
+        (["-cc.cudagraph_mode=FULL"], "compiles nothing"),
+        (["--structured-outputs-config.backend", "xgrammar"], "structured outputs are not in this version"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            resolve(cli.parse(wrong), {})
+
+
+@pytest.mark.parametrize("row", FOREIGN.values(), ids=lambda row: row.name)
+def test_other_vllm_flags_are_taken_at_their_default_and_explained_otherwise(row: Foreign) -> None:
+    assert row.name not in {flag.removeprefix("--") for o in OPTIONS for flag in (o.name, *o.flags)}
+    other = [] if row.is_switch else ["7.25"]
+    default = [row.default] if row.default else ["None"]
+    for flag in (f"--{row.name}", f"--{row.name.replace('-', '_')}", *row.shorts):
+        if not row.is_switch:
+            assert cli.parse(["MODEL", flag, *default]) == {"model": "MODEL"}
+        if row.any_value:
+            assert cli.parse([flag, *other]) == {}
+            continue
+        with pytest.raises(ConfigError, match=re.escape(row.reason)):
+            cli.parse([f"--no-{row.name}" if row.default == "true" else flag, *other])
+        if other:
+            with pytest.raises(ConfigError, match=re.escape(row.reason)):
+                cli.parse(["MODEL", f"{flag}={other[0]}"])
+    if row.is_switch:
+        assert cli.parse([f"--{row.name}" if row.default == "true" else f"--no-{row.name}"]) == {}
+
+
+def test_a_vllm_command_line() -> None:
+    words = "MODEL -tp 1 -pp 1 -dp=1 -asc None --stream-interval 1 --cpu-offload-gb 0 -O2 --max-model-len 4k --middleware"
+    assert cli.parse(words.split()) == {"model": "MODEL", "tensor-parallel-size": "1", "max-model-len": "4k"}
+    for wrong, match in (
+        ("-O3", "compiles nothing"),
+        ("-sc {}x", "speculative"),
+        ("--otlp-traces-endpoint http://x", "/metrics"),
+        ("--enable-log-outputs", "never logged"),
+        ("--speculative_config={}x", "speculative"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            cli.parse(["MODEL", *wrong.split()])
+    assert "did you mean" not in str(unknown_option("--frobnicate-everything"))
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("CRITICAL", "error"), ("critical", "error"), ("NOTSET", "debug"), ("trace", "debug"), ("WARNING", "warning")],
+)  # fmt: skip
+def test_levels_of_vllm(text: str, level: str) -> None:
+    assert resolve(cli.parse(["--uvicorn-log-level", text]), {}).get("log-level") == level
+    assert resolve({}, {"VLLM_LOGGING_LEVEL": text}).get("log-level") == level
+
+
+def test_flat_yaml_of_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "v.yaml"
+    file.write_text(
+        "# a comment\nmodel: org/name\nport: 9000\nmax-model-len: 8k\napi_key: [one-key, two-key]\nenforce-eager: true\n"
+        "hf-overrides:\n  a: 1\nrevision: null\npipeline-parallel-size: 1\nenable-lora: false\n"
+    )
+    config = resolve({"config": str(file), "port": "9001"}, {})
+    assert config.get("model") == "org/name" and config.get("max-model-len") == 8000
+    assert config.get("port") == 9001 and config.get("enforce-eager") is True
+    assert config.get("api-key") == ("one-key", "two-key") and config.get("hf-overrides") == {"a": 1}
+    assert config.values["model"].source == f"file {file}" and config.values["revision"].source == "default"
+    for text, match in (
+        ("enable-lora: true", "LoRA"),
+        ("prot: 1", "did you mean --port"),
+        ("- a", "name: value"),
+        ("a: [", "v.yaml: while parsing"),
+        ("a: !!python/object:os.system x", "v.yaml: could not determine a constructor"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=match):
+            resolve({"config": str(file)}, {})
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ConfigError, match=r"PyYAML, which is not installed.*TOML"):
+        resolve({"config": str(file)}, {})
 
 
 def test_environment_peculiarities() -> None:
@@ -185,6 +360,52 @@ def test_environment_peculiarities() -> None:
     assert config.get("port") == 8000 and config.get("host") == "127.0.0.1" and len(config.warnings) == 2
     assert resolve({}, {"VLLM_API_KEY": "abc", "VSRV_API_KEY": "xyz"}).get("api-key") == ("xyz",)
     assert resolve({}, {"VLLM_API_KEY": "abc"}).get("api-key") == ("abc",)
+
+
+def test_words_of_lists_are_split_at_commas_but_keys_are_not() -> None:
+    words = [
+        "--allowed-origins",
+        "https://a,https://b:1",
+        "*",
+        "--allowed-origins",
+        '["http://c"]',
+        "--api-key",
+        "a,b1",
+        "c,d1",
+    ]
+    config = resolve(cli.parse(words), {})
+    assert config.get("allowed-origins") == ("https://a", "https://b:1", "*", "http://c")
+    assert config.get("api-key") == ("a,b1", "c,d1")
+    for name in ("VSRV_API_KEY", "VLLM_API_KEY"):  # as in vLLM, where the variable is one key
+        assert resolve({}, {name: "a,b"}).get("api-key") == ("a,b",)
+        assert resolve({}, {name: '["key", "yek"]'}).get("api-key") == ("key", "yek")
+
+
+def test_an_empty_key_in_a_file_opens_no_server(tmp_path: Path) -> None:
+    for text in ('api-key = ""', 'api-key = ["good-key", ""]'):
+        (tmp_path / "v.toml").write_text(text)
+        with pytest.raises(ConfigError, match="api-key: a key is empty"):
+            resolve({"config": str(tmp_path / "v.toml")}, {})
+
+
+def test_what_config_prints_is_a_file_that_gives_the_same(tmp_path: Path) -> None:
+    given = {
+        "hf-overrides": {"a b": [1, {"x": True}], "rope": {"factor": 2.5, "type": 'ünï \x7f 🙂 \\ "'}},
+        "default-chat-template-kwargs": {"nothing": None, "list": [None], "text": "x, null"},
+        "override-generation-config": '{"temperature": 1e-3}',
+        "allowed-origins": ["https://a", "https://b"],
+        "served-model-name": 'say "hi"',
+        "max-model-len": "8K",
+        "enforce-eager": True,
+    }
+    config = resolve(given, {})
+    lines = shown(config)
+    tomllib.loads("\n".join(lines))
+    (tmp_path / "v.toml").write_text("\n".join(line for line in lines if not line.startswith("config")))
+    again = resolve({"config": str(tmp_path / "v.toml")}, {})
+    for option in OPTIONS:
+        if option.name != "config":
+            assert again.get(option.name) == config.get(option.name), option.name
 
 
 def test_secrets_are_masked_everywhere() -> None:

@@ -23,6 +23,10 @@ FILES = {
     "tokenizer.json": b"{}",
     "model.safetensors": b"w" * 300_000,
     "pytorch_model.bin": b"never fetched",
+    "consolidated.safetensors": b"never fetched",
+    "consolidated-00001-of-00002.safetensors": b"never fetched",
+    "original/model.safetensors": b"never fetched",
+    "onnx/config.json": b"never fetched",
 }
 
 
@@ -68,8 +72,9 @@ class Hub:
                 return 404, {"X-Error-Code": "RevisionNotFound"}, b""
             facts = {"id": "acme/tiny", "sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES]}
             return 200, {"Content-Type": "application/json"}, json.dumps(facts).encode()
-        if parts[:3] == ["acme", "tiny", "resolve"] and parts[-1] in FILES:
-            body = FILES[parts[-1]]
+        name = "/".join(parts[4:])
+        if parts[:3] == ["acme", "tiny", "resolve"] and name in FILES:
+            body = FILES[name]
             if self.gated:
                 return 403, {"X-Error-Code": "GatedRepo"}, b""
             etag = f'"{hashlib.sha1(body).hexdigest()}"'
@@ -118,8 +123,10 @@ def test_download_shows_progress_and_the_second_time_touches_no_network(tmp_path
     assert any("of" in line and "acme/tiny:" in line for line in lines[1:-1]), lines
     folder = Path(lines[-1].removeprefix("FOLDER "))
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
-    assert not (folder / "pytorch_model.bin").exists()
-    assert not any("pytorch_model.bin" in path for _, path, _ in hub.requests)
+    kept = {name for name, data in FILES.items() if data != b"never fetched"}
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} == kept
+    asked = {path.partition("/resolve/")[2].partition("/")[2] for _, path, _ in hub.requests}
+    assert asked - {""} == kept
     assert all(key == "Bearer hf_secret" for _, _, key in hub.requests)
     hub.requests.clear()
     assert run(tmp_path, hub.url, "acme/tiny") == [f"FOLDER {folder}"]

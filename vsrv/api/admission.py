@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,14 @@ class AdmissionLimits:
     max_queued_tokens: int
     max_queued_bytes: int = 256 << 20
     queue_timeout_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one sequence asks for."""
+
+    prompt_tokens: int
+    max_tokens: int
 
 
 class Pace:
@@ -187,15 +195,20 @@ class Admission:
         hold.resize(size)
         return hold
 
-    def enter(
-        self, caller: Caller, prompt_tokens: Iterable[int], max_tokens: int, priority: int
-    ) -> list[Seat]:
+    def enter(self, caller: Caller, sizes: Sequence[Size], priority: int) -> list[Seat]:
         """Seats for all sequences of a request, in the queue or granted already. Raises UserError 503, with nothing taken."""
-        lengths, now = list(prompt_tokens), self._clock()
-        self._make_room(caller, len(lengths), sum(lengths))
+        now = self._clock()
+        self._make_room(caller, len(sizes), sum(size.prompt_tokens for size in sizes))
         seats: list[Seat] = []
-        for length in lengths:
-            ticket = Ticket(caller.tenant, caller.weight, caller.priority(priority), length, max_tokens, now)
+        for size in sizes:
+            ticket = Ticket(
+                caller.tenant,
+                caller.weight,
+                caller.priority(priority),
+                size.prompt_tokens,
+                size.max_tokens,
+                now,
+            )
             seat = Seat(self, ticket)
             self._seats[ticket] = seat
             self._queue.add(ticket, now)

@@ -127,7 +127,9 @@ class App:
                 Route(("POST",), "/detokenize", AuthClass.INFERENCE, self._detokenize),
             )
         )
-        self._traces: dict[str, _Trace] = {}
+        self._traces: dict[
+            Request, _Trace
+        ] = {}  # not by id: a client chooses that, and another may choose the same
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -204,11 +206,11 @@ class App:
             raise UserError(404, "not_found", f"no such path: {request.path[:200]}")
         trace.route = route.pattern
         trace.caller = await self._parts.keys.identify(request.headers, route.auth)
-        self._traces[request.id] = trace
+        self._traces[request] = trace
         try:
             return await route.call(request, placeholders)
         finally:
-            self._traces.pop(request.id, None)
+            self._traces.pop(request, None)
 
     def _finish(self, trace: _Trace, status: int, bytes_out: int) -> None:
         """Give back what the request held, then count and log it."""
@@ -250,7 +252,7 @@ class App:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cached_tokens=usage.cached_tokens,
-            max_tokens=generation.request.params.max_tokens,
+            max_tokens=max(generation.prepared.limits),
             n=generation.request.n,
             queue_s=generation.queue_s,
             ttft_s=generation.ttft_s,
@@ -329,12 +331,14 @@ class App:
 
     async def _generate(self, request: Request, dialect: str) -> Response | StreamingResponse:
         parts, options = self._parts, self._options
-        trace = self._traces[request.id]
+        trace = self._traces[request]
         deadline = self._deadline(request, trace)
         lease = trace.lease = parts.limiter.enter(trace.caller)
         prepared = await self._prepare(request, dialect)
         wanted = prepared.request
         assert wanted is not None
+        if wanted.unknown:
+            parts.log.event("debug", "unknown request fields", fields=wanted.unknown, request_id=request.id)
         salt = parts.keys.cache_salt(trace.caller, wanted.cache_salt)
         services = Services(parts.engine, parts.tokenizer, parts.metrics, parts.admission)
         terms = Terms(trace.caller, lease, salt, trace.began, deadline)
@@ -348,7 +352,8 @@ class App:
         if trace.hold is not None:
             trace.hold.close()
         prefix = "chatcmpl" if dialect == "chat" else "cmpl"
-        ids = AnswerIds.make(prefix, request.id, wanted.model, options.fingerprint)
+        own_id = request.id if request.headers.get("x-request-id") else wanted.request_id or request.id
+        ids = AnswerIds.make(prefix, own_id, wanted.model, options.fingerprint)
         texts = TokenTexts(parts.tokenizer, wanted.tokens_as_ids or options.tokens_as_ids)
         answer: ChatAnswer | CompletionAnswer
         if dialect == "chat":
@@ -397,7 +402,7 @@ class App:
             yield DONE
 
     async def _tokenize(self, request: Request, placeholders: dict[str, str]) -> Response:
-        trace = self._traces[request.id]
+        trace = self._traces[request]
         trace.lease = self._parts.limiter.enter(trace.caller)
         prepared = await self._prepare(request, "tokenize")
         ids = prepared.prompts[0].tolist()
@@ -405,13 +410,13 @@ class App:
             "count": len(ids),
             "max_model_len": self._parts.facts.max_model_len,
             "tokens": ids,
-            "token_strs": None,
+            "token_strs": prepared.prompt_texts or None,
         }
         return json_response(answer)
 
     async def _detokenize(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._require_ready()
-        trace = self._traces[request.id]
+        trace = self._traces[request]
         trace.lease = self._parts.limiter.enter(trace.caller)
         fields = Fields(parse_object(await self._json_body(request, 1 << 20)))
         facts = self._parts.facts
@@ -439,7 +444,7 @@ class App:
             raise UserError(
                 415, "unsupported_media_type", f"send Content-Type: application/json, not {kind[:60]}"
             )
-        trace = self._traces[request.id]
+        trace = self._traces[request]
         declared = request.headers.get("content-length")
         size = int(declared) if declared is not None else _CHUNKED_BYTES
         hold = trace.hold = self._parts.admission.hold(size)

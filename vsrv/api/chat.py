@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsrv.api.generation import Generation, Part, TokenLogProb
-from vsrv.api.rendering import AnswerIds, TokenTexts, usage_object
+from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
 from vsrv.api.sse import DONE, event
+
+_MESSAGE_NULLS = {
+    "refusal": None,
+    "annotations": None,
+    "audio": None,
+    "function_call": None,
+    "reasoning": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,10 @@ class ChatAnswer:
         self._ids = ids
         self._texts = texts
         self._style = style
+        after = generation.prepared.prompts[0][-1]
+        self._readers = [
+            texts.reader(self._request.skip_special_tokens, after) for _ in range(self._request.n)
+        ]
 
     async def whole(self) -> dict[str, Any]:
         count = self._request.n
@@ -47,17 +59,18 @@ class ChatAnswer:
         choices = [
             {
                 "index": i,
-                "message": {"role": self._style.role, "content": text[i], "refusal": None},
-                "logprobs": {"content": self._texts.chat_rows(tuple(rows[i])), "refusal": None}
+                "message": {"role": self._style.role, "content": text[i], **_MESSAGE_NULLS},
+                "logprobs": {"content": self._readers[i].chat_rows(tuple(rows[i])), "refusal": None}
                 if self._request.logprobs is not None
                 else None,
                 "finish_reason": None if end is None else end.finish_reason,
                 "stop_reason": None if end is None else end.stop_reason,
-                **({"token_ids": token_ids[i]} if self._request.return_token_ids else {}),
+                "token_ids": token_ids[i] if self._request.return_token_ids else None,
+                "routed_experts": None,
             }
             for i, end in enumerate(ends)
         ]
-        answer = {
+        return {
             "id": self._ids.id,
             "object": "chat.completion",
             "created": self._ids.created,
@@ -65,12 +78,25 @@ class ChatAnswer:
             "choices": choices,
             "service_tier": None,
             "system_fingerprint": self._ids.fingerprint,
-            "usage": usage_object(self._generation.usage, self._style.cached_tokens),
-            "prompt_logprobs": None if prompt_rows is None else self._texts.prompt_rows(prompt_rows),
+            "usage": whole_usage(self._generation.usage, self._style.cached_tokens),
+            "prompt_logprobs": self._prompt_logprobs(prompt_rows),
+            **self._prompt(),
+            **ENGINE_NULLS,
         }
-        if self._request.return_token_ids:
-            answer["prompt_token_ids"] = self._generation.prepared.prompts[0].tolist()
-        return answer
+
+    def _prompt(self) -> dict[str, Any]:
+        """What is told of the prompt, null where it was not asked for."""
+        prepared = self._generation.prepared
+        return {
+            "prompt_token_ids": prepared.prompts[0].tolist() if self._request.return_token_ids else None,
+            "prompt_text": prepared.prompt_texts[0] if prepared.prompt_texts else None,
+        }
+
+    def _prompt_logprobs(self, rows: tuple[TokenLogProb, ...] | None) -> list[dict[str, Any] | None] | None:
+        if rows is None or self._request.prompt_logprobs is None:
+            return None
+        first = self._generation.prepared.prompts[0][0]
+        return self._texts.prompt_rows(first, rows, self._request.prompt_logprobs)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Role chunks first, one chunk for each engine output, usage if asked, [DONE]."""
@@ -81,10 +107,11 @@ class ChatAnswer:
                 for index in range(self._request.n):
                     delta = {"role": self._style.role, "content": ""}
                     yield self._chunk(
-                        [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
+                        [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}],
+                        self._prompt(),
                     )
             if part.text or part.logprobs or part.finish_reason is not None or self._request.return_token_ids:
-                yield self._chunk([self._choice(part)])
+                yield self._chunk([self._choice(part)], self._last(part))
         if self._request.include_usage or self._style.force_usage:
             usage = usage_object(self._generation.usage, self._style.cached_tokens)
             yield event(
@@ -96,7 +123,7 @@ class ChatAnswer:
         choice: dict[str, Any] = {
             "index": part.index,
             "delta": {"content": part.text} if part.text or part.finish_reason is None else {},
-            "logprobs": {"content": self._texts.chat_rows(part.logprobs)}
+            "logprobs": {"content": self._readers[part.index].chat_rows(part.logprobs)}
             if self._request.logprobs is not None
             else None,
             "finish_reason": part.finish_reason,
@@ -107,18 +134,22 @@ class ChatAnswer:
             choice["token_ids"] = list(part.token_ids)
         return choice
 
-    def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
+    def _chunk(self, choices: list[dict[str, Any]], extra: dict[str, Any]) -> bytes:
         chunk: dict[str, Any] = {
             **self._base(),
             "choices": choices,
-            "system_fingerprint": self._ids.fingerprint,
+            **extra,
         }
-        if self._request.include_usage:
-            continuous = self._request.continuous_usage
-            chunk["usage"] = (
-                usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
-            )
+        if self._request.include_usage and self._request.continuous_usage:
+            chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens)
         return event(chunk)
+
+    def _last(self, part: Part) -> dict[str, Any]:
+        """The fingerprint, on the last chunk only: here unless one with the usage follows."""
+        usage_follows = self._request.include_usage or self._style.force_usage
+        if part.finish_reason is None or usage_follows:
+            return {}
+        return {"system_fingerprint": self._ids.fingerprint}
 
     def _base(self) -> dict[str, Any]:
         return {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from vsrv.api.chat import ChatStyle
 from vsrv.api.generation import Generation, Part, TokenLogProb
-from vsrv.api.rendering import AnswerIds, TokenTexts, usage_object
+from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
 from vsrv.api.sse import DONE, event
 
 
@@ -21,7 +22,8 @@ class CompletionAnswer:
         self._texts = texts
         self._style = style
         self._count = len(generation.prepared.prompts) * self._request.n
-        self._offsets = [0] * self._count  # characters that a choice has sent
+        skip = self._request.skip_special_tokens
+        self._readers = [texts.reader(skip, self._prompt(i)[-1]) for i in range(self._count)]
         self._begun = [False] * self._count
 
     async def whole(self) -> dict[str, Any]:
@@ -36,7 +38,10 @@ class CompletionAnswer:
             if shown["logprobs"] is not None:
                 _extend(choice, shown["logprobs"])
             if part.prompt_logprobs is not None and self._request.prompt_logprobs is not None:
-                choice["prompt"] = self._texts.prompt_rows(part.prompt_logprobs)
+                first = self._prompt(part.index)[0]
+                choice["prompt"] = self._texts.prompt_rows(
+                    first, part.prompt_logprobs, self._request.prompt_logprobs
+                )
             if part.finish_reason is not None:
                 choice["end"] = part
         choices = [
@@ -46,24 +51,27 @@ class CompletionAnswer:
                 "logprobs": choice["rows"],
                 "finish_reason": choice["end"] and choice["end"].finish_reason,
                 "stop_reason": choice["end"] and choice["end"].stop_reason,
+                "token_ids": choice["ids"] if self._request.return_token_ids else None,
                 "prompt_logprobs": choice["prompt"],
-                **(
-                    {"token_ids": choice["ids"], "prompt_token_ids": self._prompt(i)}
-                    if self._request.return_token_ids
-                    else {}
-                ),
+                "prompt_token_ids": self._prompt(i) if self._request.return_token_ids else None,
+                "routed_experts": None,
             }
             for i, choice in enumerate(merged)
         ]
         return {
             **self._base(),
             "choices": choices,
+            "service_tier": None,
             "system_fingerprint": self._ids.fingerprint,
-            "usage": usage_object(self._generation.usage, self._style.cached_tokens),
+            "usage": whole_usage(self._generation.usage, self._style.cached_tokens),
+            **ENGINE_NULLS,
         }
 
     async def stream(self) -> AsyncIterator[bytes]:
+        """The fingerprint is on the last chunk of a choice, or on the one with the usage where that follows."""
+        usage_follows = self._request.include_usage or self._style.force_usage
         async for part in self._generation.parts():
+            first = not self._begun[part.index]
             shown = self._shown(part)
             if not (
                 shown["text"] or shown["logprobs"] or part.finish_reason or self._request.return_token_ids
@@ -77,37 +85,42 @@ class CompletionAnswer:
             }
             if self._request.return_token_ids:
                 choice["token_ids"] = list(part.token_ids)
-            chunk: dict[str, Any] = {
-                **self._base(),
-                "choices": [choice],
-                "system_fingerprint": self._ids.fingerprint,
-            }
-            if self._request.include_usage:
-                continuous = self._request.continuous_usage
-                chunk["usage"] = (
-                    usage_object(self._generation.usage, self._style.cached_tokens) if continuous else None
-                )
+                if first:
+                    choice["prompt_token_ids"] = self._prompt(part.index)
+            chunk: dict[str, Any] = {**self._base(), "choices": [choice]}
+            if part.finish_reason is not None and not usage_follows:
+                chunk["system_fingerprint"] = self._ids.fingerprint
+            if self._request.include_usage and self._request.continuous_usage:
+                chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens)
             yield event(chunk)
-        if self._request.include_usage or self._style.force_usage:
+        if usage_follows:
             usage = usage_object(self._generation.usage, self._style.cached_tokens)
-            yield event({**self._base(), "choices": [], "usage": usage})
+            yield event(
+                {**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint}
+            )
         yield DONE
 
     def _shown(self, part: Part) -> dict[str, Any]:
         """Text and log probabilities of a part; the first part of a choice carries the echoed prompt."""
-        text, rows, bare = part.text, part.logprobs, False
+        text, wanted = part.text, self._request.logprobs
+        shown: dict[str, Any] | None = None
+        reader = self._readers[part.index]
         if not self._begun[part.index]:
             self._begun[part.index] = True
             if self._request.echo:
-                text = self._generation.prepared.prompt_texts[part.index // self._request.n] + text
-                if self._request.logprobs is not None:
-                    first = TokenLogProb(self._prompt(part.index)[0], 0.0, 1, ())
-                    rows = (first, *(part.prompt_logprobs or ()), *part.logprobs)
-                    bare = True
-        offset = self._offsets[part.index]
-        self._offsets[part.index] += len(text)
-        logprobs = self._texts.legacy(rows, offset, bare) if self._request.logprobs is not None else None
-        return {"text": text, "logprobs": logprobs}
+                prompt = self._generation.prepared.prompt_texts[part.index // self._request.n]
+                text = prompt + text
+                if wanted is not None:
+                    shown = reader.echo(self._prompt_rows(part, wanted), prompt)
+        if wanted is not None:
+            rows = reader.legacy(part.logprobs)
+            shown = rows if shown is None else {name: shown[name] + values for name, values in rows.items()}
+        return {"text": text, "logprobs": shown}
+
+    def _prompt_rows(self, part: Part, k: int) -> tuple[TokenLogProb, ...]:
+        """Rows of an echoed prompt with the `k` best: more are there if prompt_logprobs asks for more."""
+        first = TokenLogProb(self._prompt(part.index)[0], 0.0, 1, ())
+        return (first, *(replace(row, top=row.top[:k]) for row in part.prompt_logprobs or ()))
 
     def _prompt(self, index: int) -> list[int]:
         return self._generation.prepared.prompts[index // self._request.n].tolist()

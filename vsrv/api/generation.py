@@ -11,7 +11,7 @@ from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
-from vsrv.api.admission import Admission, Seat
+from vsrv.api.admission import Admission, Seat, Size
 from vsrv.api.auth import Caller
 from vsrv.api.limits import Lease
 from vsrv.api.prepare import Prepared
@@ -140,15 +140,16 @@ class Generation:
         """Take places in the queue and wait for the first, at most `patience_s`. Raises UserError or EngineError when it will not come."""
         request, prompts = self.request, self.prepared.prompts
         self.terms.lease.check_prompt(self.usage.prompt_tokens)
-        lengths = [len(prompts[index // request.n]) for index in range(len(prompts) * request.n)]
+        places = [index // request.n for index in range(len(prompts) * request.n)]
+        sizes = [Size(len(prompts[place]), self.prepared.limits[place]) for place in places]
         params = request.params
-        seats = self.services.admission.enter(self.terms.caller, lengths, params.max_tokens, request.priority)
+        seats = self.services.admission.enter(self.terms.caller, sizes, request.priority)
         self.terms.lease.pay(self.usage.prompt_tokens)
         options = TextOptions(
             request.stop, request.include_stop, request.skip_special_tokens, params.min_tokens
         )
         self._choices = [
-            _Choice(index, seat, Detokenizer(self.services.tokenizer, options))
+            _Choice(index, seat, Detokenizer(self.services.tokenizer, options, prompts[places[index]][-1]))
             for index, seat in enumerate(seats)
         ]
         self._arm()
@@ -183,14 +184,13 @@ class Generation:
             raise _timeout()
         if choice.stream is None:
             request = self.request
-            params, n = request.params, request.n
-            if params.seed is not None and n > 1:
-                params = replace(params, seed=_seed(params.seed + choice.index % n))
+            params, place = request.params, choice.index // request.n
+            seed = None if params.seed is None else _seed(params.seed + choice.index % request.n)
             if self.times.granted is None:
                 self.times.granted = choice.seat.granted_at
             choice.stream = self.services.engine.submit(
-                self.prepared.prompts[choice.index // n],
-                params,
+                self.prepared.prompts[place],
+                replace(params, max_tokens=self.prepared.limits[place], seed=seed),
                 self.terms.cache_salt,
                 self.terms.caller.priority(request.priority),
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import uuid
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ _CHARACTERS_PER_TOKEN = (
     16  # no text is shorter than tokens x this in real vocabularies: longer ones cannot fit
 )
 _MAX_BAD_WORD_IDS = 60
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _FORBIDDEN_VARIABLES = {
     "messages",
     "tools",
@@ -45,11 +46,15 @@ _FORBIDDEN_VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the front needs to run a request. `prompt_texts` are filled for echo only. /tokenize has no request."""
+    """What the front needs to run a request; `limits` is max_tokens of each prompt.
+
+    `prompt_texts` are filled for echo and return_prompt_text only. /tokenize has no request, and in `prompt_texts` the tokens' spellings if asked.
+    """
 
     request: GenerationRequest | None
     prompts: list[array[int]]
     prompt_texts: list[str]
+    limits: tuple[int, ...] = ()
 
     def to_frame(self) -> bytes:
         """u32 head size, JSON head, then every prompt's ids as u32."""
@@ -58,6 +63,7 @@ class Prepared:
                 "request": None if self.request is None else self.request.to_json(),
                 "lengths": [len(ids) for ids in self.prompts],
                 "texts": self.prompt_texts,
+                "limits": self.limits,
             }
         )
         return struct.pack("<I", len(head)) + head + b"".join(ids.tobytes() for ids in self.prompts)
@@ -73,7 +79,7 @@ class Prepared:
             prompts.append(ids[start : start + length])
             start += length
         request = None if head["request"] is None else GenerationRequest.from_json(head["request"])
-        return cls(request, prompts, head["texts"])
+        return cls(request, prompts, head["texts"], tuple(head["limits"]))
 
 
 class Preparer:
@@ -83,6 +89,8 @@ class Preparer:
         self._tokenizer = tokenizer
         self._template = template
         self._facts = facts
+        wanted = template is not None and template.iterates_content
+        self._in_parts = {"openai": True, "string": False}.get(facts.content_format, wanted)
 
     def prepare(self, dialect: str, body: bytes) -> Prepared:
         """dialect: "chat", "completions" or "tokenize". Raises UserError."""
@@ -96,22 +104,27 @@ class Preparer:
     def _chat(self, fields: Fields) -> Prepared:
         check_model(fields, self._facts)
         check_unsupported(fields)
-        ids = self._chat_ids(fields)
-        ids = self._truncated(fields, ids)
-        wanted = fields.integer("max_completion_tokens", 0, 1 << 30, None)
-        if wanted is None:
-            wanted = fields.integer("max_tokens", 0, 1 << 30, self._facts.defaults.max_tokens)
+        whole, text = self._chat_ids(fields)
+        ids = self._truncated(fields, whole)
+        limits = (self._limit(len(ids), "messages", self._chat_wanted(fields)),)
+        request = request_of(self._common(fields), "chat", limits, read_seed(fields))
+        if not fields.boolean("return_prompt_text", False):
+            return Prepared(request, [ids], [], limits)
+        text = text if len(ids) == len(whole) else self._tokenizer.decode(list(ids), False)
+        return Prepared(request, [ids], [text], limits)
+
+    def _chat_wanted(self, fields: Fields) -> int | None:
+        """What a chat asked for, else the model's own default. Only what was asked for can be too much."""
+        name = "max_completion_tokens" if fields.has("max_completion_tokens") else "max_tokens"
+        wanted = fields.integer(name, 0, 1 << 30, None)
         if wanted is not None and wanted > self._facts.max_model_len:
             raise invalid(
-                "max_tokens", f"{wanted} is above the model's context of {self._facts.max_model_len} tokens"
+                name, f"{wanted} is above the model's context of {self._facts.max_model_len} tokens"
             )
-        room = self._room(len(ids), "messages", wanted)
-        request = request_of(
-            self._common(fields), "chat", room if wanted is None else min(wanted, room), read_seed(fields)
-        )
-        return Prepared(request, [ids], [])
+        return self._facts.defaults.max_tokens if wanted is None else wanted
 
-    def _chat_ids(self, fields: Fields) -> array[int]:
+    def _chat_ids(self, fields: Fields) -> tuple[array[int], str]:
+        """Messages → ids, and the text that the template made."""
         if self._template is None:
             raise UserError(
                 400,
@@ -120,7 +133,9 @@ class Preparer:
                 "messages",
             )
         mark = f"\ue000{uuid.uuid4().hex}\ue001"  # cannot be guessed, so it cannot be sent
-        messages = _messages(fields.raw("messages"), lambda text: self._tokenizer.mark_special(text, mark))
+        messages = _messages(
+            fields.raw("messages"), lambda text: self._tokenizer.mark_special(text, mark), self._in_parts
+        )
         add = fields.boolean("add_generation_prompt", True)
         resume = fields.boolean("continue_final_message", False)
         if resume and add and fields.has("add_generation_prompt"):
@@ -134,7 +149,9 @@ class Preparer:
         ):
             raise self._too_long(f"far more than {self._facts.max_model_len}", "messages")
         ids = self._tokenizer.encode_marked(text, mark)
-        return self._tokenizer.encode("", True) + ids if fields.boolean("add_special_tokens", False) else ids
+        if fields.boolean("add_special_tokens", False):
+            ids = self._tokenizer.encode("", True) + ids
+        return ids, text.replace(mark, "")
 
     def _variables(self, fields: Fields) -> dict[str, Any]:
         """Template variables of the server and of the request: scalars only, short, and none that the server sets (rule R12)."""
@@ -153,27 +170,32 @@ class Preparer:
                     "chat_template_kwargs",
                     f"{name[:60]!r} is not allowed: plain names with scalar values only",
                 )
-        variables = {**self._facts.template_variables, **given}
-        effort = fields.text("reasoning_effort", 16, "")
-        return {**variables, "reasoning_effort": effort} if effort else variables
+        defaults = self._facts.template_variables
+        if not fields.has("reasoning_effort"):
+            return {**defaults, **given}
+        effort = fields.raw("reasoning_effort")
+        if effort not in _EFFORTS:
+            raise invalid("reasoning_effort", f"expected one of {', '.join(_EFFORTS)}")
+        thinking = effort != "none"  # what most templates look at; the request may say otherwise
+        return {**defaults, "enable_thinking": thinking, **given, "reasoning_effort": effort}
 
     def _completions(self, fields: Fields) -> Prepared:
         check_model(fields, self._facts)
         check_unsupported(fields)
-        prompts, texts = self._prompts(fields)
-        prompts = [self._truncated(fields, ids) for ids in prompts]
+        sent, texts = self._prompts(fields)
+        prompts = [self._truncated(fields, ids) for ids in sent]
         wanted = fields.integer("max_tokens", 0, 1 << 30, 16)
         wanted = 16 if wanted is None else wanted
-        room = min(self._room(len(ids), "prompt", wanted) for ids in prompts)
-        request = request_of(self._common(fields), "completions", min(wanted, room), read_seed(fields))
+        limits = tuple(self._limit(len(ids), "prompt", wanted) for ids in prompts)
+        request = request_of(self._common(fields), "completions", limits, read_seed(fields))
         if len(prompts) * request.n > self._facts.max_prompts:
             raise invalid("prompt", f"prompts times n must not be above {self._facts.max_prompts}")
-        if request.echo:
+        if request.echo:  # what was cut away was not read, so it is not echoed either
             texts = [
-                t if t is not None else self._tokenizer.decode(list(ids), False)
-                for t, ids in zip(texts, prompts, strict=True)
+                t if t is not None and len(ids) == len(whole) else self._tokenizer.decode(list(ids), False)
+                for t, ids, whole in zip(texts, prompts, sent, strict=True)
             ]
-        return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [])
+        return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [], limits)
 
     def _prompts(self, fields: Fields) -> tuple[list[array[int]], list[str | None]]:
         """Text, list of texts, ids, or list of id lists → one id array for each prompt, and its text where text was sent."""
@@ -210,11 +232,14 @@ class Preparer:
     def _tokenize(self, fields: Fields) -> Prepared:
         check_model(fields, self._facts)
         if fields.has("messages"):
-            return Prepared(None, [self._chat_ids(fields)], [])
-        text = fields.text("prompt", self._facts.max_model_len * _CHARACTERS_PER_TOKEN, "")
-        if not fields.has("prompt"):
+            ids, _ = self._chat_ids(fields)
+        elif fields.has("prompt"):
+            text = fields.text("prompt", self._facts.max_model_len * _CHARACTERS_PER_TOKEN, "")
+            ids = self._tokenizer.encode(text, fields.boolean("add_special_tokens", True))
+        else:
             raise invalid("prompt", "is missing: send prompt or messages")
-        return Prepared(None, [self._tokenizer.encode(text, fields.boolean("add_special_tokens", True))], [])
+        spelled = fields.boolean("return_token_strs", False)
+        return Prepared(None, [ids], [self._tokenizer.token_string(i) for i in ids] if spelled else [])
 
     def _common(self, fields: Fields) -> Common:
         words: list[tuple[int, ...]] = []
@@ -241,6 +266,12 @@ class Preparer:
             return ids[:keep]
         return ids[len(ids) - keep :] if keep < len(ids) else ids
 
+    def _limit(self, length: int, param: str, wanted: int | None) -> int:
+        """max_tokens of a prompt of `length`: what is wanted, the server's cap and the room. Raises UserError."""
+        room = self._room(length, param, wanted)
+        cap = self._facts.defaults.max_tokens_cap
+        return min(limit for limit in (room, wanted, cap) if limit is not None)
+
     def _room(self, length: int, param: str, wanted: int | None) -> int:
         """Tokens that may follow a prompt of `length`. Raises UserError context_length_exceeded."""
         room = self._facts.max_model_len - length
@@ -256,8 +287,11 @@ class Preparer:
         return UserError(400, "context_length_exceeded", message, param)
 
 
-def _messages(value: Any, marked: Any) -> list[dict[str, Any]]:
-    """OpenAI messages → what templates expect: role and text, user strings marked. Raises UserError 400."""
+def _messages(value: Any, marked: Callable[[str], str], in_parts: bool) -> list[dict[str, Any]]:
+    """OpenAI messages → what templates expect: role and content, user strings marked. Raises UserError 400.
+
+    Content is a list of text parts with `in_parts`, else one text.
+    """
     if not isinstance(value, list) or not value:
         raise invalid("messages", "expected a list of at least one message")
     if len(value) > 4096:
@@ -274,7 +308,7 @@ def _messages(value: Any, marked: Any) -> list[dict[str, Any]]:
         role = "system" if message["role"] == "developer" else message["role"]
         entry: dict[str, Any] = {
             "role": marked(role),
-            "content": marked(_text_of(message.get("content"), where)),
+            "content": _content(_texts_of(message.get("content"), where), marked, in_parts),
         }
         for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
             if isinstance(message.get(name), str):
@@ -290,11 +324,17 @@ def _messages(value: Any, marked: Any) -> list[dict[str, Any]]:
     return messages
 
 
-def _text_of(content: Any, where: str) -> str:
+def _content(texts: list[str], marked: Callable[[str], str], in_parts: bool) -> str | list[dict[str, str]]:
+    if in_parts:
+        return [{"type": "text", "text": marked(text)} for text in texts]
+    return marked("\n".join(texts))
+
+
+def _texts_of(content: Any, where: str) -> list[str]:
     if content is None:
-        return ""
+        return []
     if isinstance(content, str):
-        return content
+        return [content]
     if not isinstance(content, list):
         raise invalid(f"{where}.content", "expected text or a list of parts")
     texts: list[str] = []
@@ -313,12 +353,15 @@ def _text_of(content: Any, where: str) -> str:
             )
         else:
             raise invalid(f"{where}.content", "each part needs a type and its text")
-    return "\n".join(texts)
+    return texts
 
 
 def _cut_after_last(text: str, messages: list[dict[str, Any]]) -> str:
     """continue_final_message: the prompt ends with the last message's own text."""
-    content = messages[-1]["content"].rstrip()
+    content = messages[-1]["content"]
+    if isinstance(content, list):
+        content = content[-1]["text"] if content else ""
+    content = content.rstrip()
     at = text.rfind(content) if content else -1
     if at < 0:
         raise invalid("continue_final_message", "the template does not end with the last message's text")

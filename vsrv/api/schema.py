@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,12 +15,15 @@ import orjson
 
 from vsrv.errors import UserError
 from vsrv.messages import SamplingParams
+from vsrv.options import SAMPLING
 
 MAX_NESTING = 32  # rule R17: bounded before the parser recurses
 _MAX_STOPS, _MAX_STOP_CHARACTERS = 16, 256
 _MAX_BIASES, _MAX_BAD_WORDS, _MAX_STOP_IDS = 1024, 128, 120
 _INT64 = 2**63
 _STRING, _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 # Fields that ask for something this version does not do, with the values that ask for nothing.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -47,11 +50,26 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "prompt_embeds": (None,),
     "kv_transfer_params": (None,),
 }
+_KNOWN = frozenset(_UNSUPPORTED) | frozenset(
+    """
+    model messages prompt stream stream_options n best_of seed stop stop_token_ids include_stop_str_in_output ignore_eos
+    temperature top_p top_k min_p frequency_penalty presence_penalty repetition_penalty min_tokens max_tokens
+    max_completion_tokens logit_bias allowed_token_ids bad_words skip_special_tokens spaces_between_special_tokens
+    truncate_prompt_tokens truncation_side prompt_logprobs logprobs top_logprobs echo priority request_id session_id user
+    return_token_ids return_tokens_as_token_ids return_prompt_text cache_salt add_generation_prompt continue_final_message
+    add_special_tokens chat_template_kwargs reasoning_effort include_reasoning parallel_tool_calls stream_interval
+    length_penalty store metadata service_tier verbosity web_search_options safety_identifier prompt_cache_key
+    prompt_cache_retention moderation
+    """.split()
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """What a request that does not say gets: from generation_config.json and --override-generation-config."""
+    """What a request that does not say gets: from generation_config.json and --override-generation-config.
+
+    max_tokens is what a chat that does not say gets; max_tokens_cap lowers what is asked for as well.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -61,6 +79,7 @@ class SamplingDefaults:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     max_tokens: int | None = None
+    max_tokens_cap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +97,17 @@ class ModelFacts:
     max_prompts: int = 128
     template_variables: dict[str, Any] = field(default_factory=dict)
     response_role: str = "assistant"
+    content_format: str = (
+        "auto"  # of messages in the template: a text, "openai": a list of parts, or what it looks made for
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A checked chat or completions request without its prompt. `params.max_tokens` is final; seeds of choices are seed + i."""
+    """A checked chat or completions request without its prompt; seeds of choices are seed + i.
+
+    `params.max_tokens` is the largest that a prompt of the request has room for; `Prepared.limits` has each prompt's own.
+    """
 
     dialect: str
     model: str
@@ -101,6 +126,8 @@ class GenerationRequest:
     tokens_as_ids: bool = False
     priority: int = 0
     cache_salt: str = ""
+    request_id: str = ""
+    unknown: tuple[str, ...] = ()  # names of fields that mean nothing here, for the log
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -151,6 +178,10 @@ class Fields:
     def has(self, name: str) -> bool:
         return self._body.get(name) is not None
 
+    def unknown(self) -> tuple[str, ...]:
+        """Names that no dialect has, cut to what fits into a log line."""
+        return tuple(name[:60] for name in self._body if name not in _KNOWN)[:10]
+
     def integer(self, name: str, low: int, high: int, default: int | None) -> int | None:
         value = self._body.get(name)
         if value is None:
@@ -172,6 +203,17 @@ class Fields:
         if not low <= value <= high:
             raise invalid(name, f"must be from {low:g} to {high:g}, got {value:g}")
         return float(value)
+
+    def sampling(self, name: str, default: float) -> float:
+        """A sampling number within the bounds that it has everywhere."""
+        bound = SAMPLING[name]
+        if bound.kind == "int":
+            whole = self.integer(name, int(bound.low), int(bound.high), None)
+            return default if whole is None else whole
+        value = self.number(name, bound.low, bound.high, default)
+        if bound.above_low and value == bound.low:
+            raise invalid(name, f"must be above {bound.low:g}")
+        return value
 
     def boolean(self, name: str, default: bool) -> bool:
         value = self._body.get(name)
@@ -241,8 +283,8 @@ class Common:
     bad_words: tuple[tuple[int, ...], ...]
 
 
-def request_of(common: Common, dialect: str, max_tokens: int, seed: int | None) -> GenerationRequest:
-    """All fields but the prompt. Raises UserError 400 naming the field."""
+def request_of(common: Common, dialect: str, limits: Sequence[int], seed: int | None) -> GenerationRequest:
+    """All fields but the prompt; `limits` is max_tokens of each prompt. Raises UserError 400 naming the field."""
     fields, facts = common.fields, common.facts
     is_chat = dialect == "chat"
     logprobs = (
@@ -250,8 +292,10 @@ def request_of(common: Common, dialect: str, max_tokens: int, seed: int | None) 
     )
     prompt_logprobs = fields.integer("prompt_logprobs", 0, facts.max_logprobs, None)
     stream = fields.boolean("stream", False)
-    if stream and prompt_logprobs is not None:
+    if stream and prompt_logprobs:
         raise invalid("prompt_logprobs", "is not available with stream")
+    if stream:
+        prompt_logprobs = None  # 0 is accepted, as in vLLM, and no chunk has a place for it
     options = fields.raw("stream_options")
     if options is not None and (not stream or not isinstance(options, dict)):
         raise invalid("stream_options", "needs stream: true" if not stream else "expected an object")
@@ -260,9 +304,8 @@ def request_of(common: Common, dialect: str, max_tokens: int, seed: int | None) 
     if is_chat and echo:
         raise UserError(400, "unsupported_parameter", "echo is not supported for chat", "echo")
     n = fields.integer("n", 1, facts.max_n, 1) or 1
-    params = _params(
-        common, max_tokens, seed, logprobs, logprobs if echo and logprobs is not None else prompt_logprobs
-    )
+    asked = [k for k in (prompt_logprobs, logprobs if echo else None) if k is not None]
+    params = _params(common, limits, seed, logprobs, max(asked, default=None))
     if n > 1 and params.temperature == 0:
         raise invalid("n", "must be 1 with temperature 0: all choices would be the same")
     best_of = fields.integer("best_of", 1, facts.max_n, n)
@@ -286,6 +329,8 @@ def request_of(common: Common, dialect: str, max_tokens: int, seed: int | None) 
         tokens_as_ids=fields.boolean("return_tokens_as_token_ids", False),
         priority=fields.integer("priority", -(2**31), 2**31 - 1, 0) or 0,
         cache_salt=_cache_salt(fields),
+        request_id=_request_id(fields),
+        unknown=fields.unknown(),
     )
 
 
@@ -294,6 +339,14 @@ def _cache_salt(fields: Fields) -> str:
     if fields.has("cache_salt") and not salt:
         raise invalid("cache_salt", "must not be empty")
     return salt
+
+
+def _request_id(fields: Fields) -> str:
+    """Enters the answer's id, so it has to be what an X-Request-Id may be."""
+    name = fields.text("request_id", 128, "")
+    if fields.has("request_id") and not _REQUEST_ID.fullmatch(name):
+        raise invalid("request_id", "expected 1 to 128 letters, digits or any of - _ . :")
+    return name
 
 
 def _chat_logprobs(fields: Fields, facts: ModelFacts) -> int | None:
@@ -305,36 +358,34 @@ def _chat_logprobs(fields: Fields, facts: ModelFacts) -> int | None:
 
 
 def _params(
-    common: Common, max_tokens: int, seed: int | None, logprobs: int | None, prompt_logprobs: int | None
+    common: Common,
+    limits: Sequence[int],
+    seed: int | None,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
 ) -> SamplingParams:
     fields, facts = common.fields, common.facts
     defaults = facts.defaults
-    temperature = fields.number("temperature", 0.0, 2.0, defaults.temperature)
+    temperature = fields.sampling("temperature", defaults.temperature)
     temperature = 0.0 if temperature < 1e-5 else max(temperature, 0.01)
-    top_k = fields.integer("top_k", -1, facts.vocab_size, defaults.top_k) or 0
-    top_p = fields.number("top_p", 0.0, 1.0, defaults.top_p)
-    if top_p == 0.0:
-        raise invalid("top_p", "must be above 0")
-    repetition = fields.number("repetition_penalty", 0.0, 100.0, defaults.repetition_penalty)
-    if repetition == 0.0:
-        raise invalid("repetition_penalty", "must be above 0")
+    top_k = int(fields.sampling("top_k", defaults.top_k))
     min_tokens = fields.integer("min_tokens", 0, 1 << 30, 0) or 0
-    if min_tokens > max_tokens:
-        raise invalid("min_tokens", f"must not be above max_tokens ({max_tokens})")
+    if min_tokens > min(limits):
+        raise invalid("min_tokens", f"must not be above max_tokens ({min(limits)})")
     allowed = fields.token_ids("allowed_token_ids", facts.vocab_size, 1 << 20)
     if fields.has("allowed_token_ids") and not allowed:
         raise invalid("allowed_token_ids", "must not be empty")
     stop_ids = fields.token_ids("stop_token_ids", facts.vocab_size, _MAX_STOP_IDS - len(facts.extra_stop_ids))
     ignore_eos = fields.boolean("ignore_eos", False)
     return SamplingParams(
-        max_tokens=max_tokens,
+        max_tokens=max(limits),
         temperature=temperature,
-        top_k=max(0, top_k),
-        top_p=top_p,
-        min_p=fields.number("min_p", 0.0, 1.0, defaults.min_p),
-        presence_penalty=fields.number("presence_penalty", -2.0, 2.0, defaults.presence_penalty),
-        frequency_penalty=fields.number("frequency_penalty", -2.0, 2.0, defaults.frequency_penalty),
-        repetition_penalty=repetition,
+        top_k=top_k if 0 < top_k < facts.vocab_size else 0,  # every token is no restriction
+        top_p=fields.sampling("top_p", defaults.top_p),
+        min_p=fields.sampling("min_p", defaults.min_p),
+        presence_penalty=fields.sampling("presence_penalty", defaults.presence_penalty),
+        frequency_penalty=fields.sampling("frequency_penalty", defaults.frequency_penalty),
+        repetition_penalty=fields.sampling("repetition_penalty", defaults.repetition_penalty),
         logit_bias=_biases(fields, facts.vocab_size),
         allowed_token_ids=allowed,
         bad_words=common.bad_words,

@@ -13,10 +13,13 @@ from vsrv.kernels import AttentionMetadata
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """T tokens of S sequences. input_ids i32 [T]; where an id is still on the device, `pending` names the token's index and
+    """T tokens of S sequences, those with one token in front.
+
+    input_ids i32 [T]; where an id is still on the device, `pending` names the token's index and
     `pending_slots` the sampling slot that holds it. logits_index i64 [R]: rows that sample; `sampling` their items in order."""
 
     plan: Plan
+    items: tuple[Scheduled, ...]
     input_ids: torch.Tensor
     attention: AttentionMetadata
     pending: torch.Tensor
@@ -25,21 +28,30 @@ class Batch:
     slots: torch.Tensor
     sampling: tuple[Scheduled, ...]
 
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether hidden states of this step are needed for more than sampling."""
+        return any(
+            item.sequence.params.prompt_logprobs is not None and not item.sequence.reported
+            for item in self.items
+        )
+
 
 def build(plan: Plan, block_size: int) -> Batch:
     """Arrays for every scheduled token, sequence after sequence."""
-    total = sum(item.num_tokens for item in plan.items)
+    items = tuple(sorted(plan.items, key=lambda item: item.num_tokens > 1))
+    total = sum(item.num_tokens for item in items)
     ids = np.empty(total, np.int32)
     positions = np.empty(total, np.int32)
     slot_mapping = np.empty(total, np.int32)
-    width = max(len(item.sequence.block_table) for item in plan.items)
-    tables = np.zeros((len(plan.items), width), np.int32)
-    offsets = np.zeros(len(plan.items) + 1, np.int32)
-    lengths = np.empty(len(plan.items), np.int32)
+    width = max(len(item.sequence.block_table) for item in items)
+    tables = np.zeros((len(items), width), np.int32)
+    offsets = np.zeros(len(items) + 1, np.int32)
+    lengths = np.empty(len(items), np.int32)
     pending: list[int] = []
     pending_slots: list[int] = []
     at = 0
-    for row, item in enumerate(plan.items):
+    for row, item in enumerate(items):
         sequence, start, end = item.sequence, item.start, item.start + item.num_tokens
         known = sequence.token_ids[start:end]
         ids[at : at + len(known)] = known
@@ -56,8 +68,8 @@ def build(plan: Plan, block_size: int) -> Batch:
         at += item.num_tokens
         offsets[row + 1] = at
         lengths[row] = end
-    sampling = tuple(item for item in plan.items if item.samples)
-    last = [int(offsets[row + 1]) - 1 for row, item in enumerate(plan.items) if item.samples]
+    sampling = tuple(item for item in items if item.samples)
+    last = [int(offsets[row + 1]) - 1 for row, item in enumerate(items) if item.samples]
     meta = AttentionMetadata(
         positions=torch.from_numpy(positions),
         slot_mapping=torch.from_numpy(slot_mapping),
@@ -66,9 +78,12 @@ def build(plan: Plan, block_size: int) -> Batch:
         seq_lens=torch.from_numpy(lengths),
         max_query_len=max(item.num_tokens for item in plan.items),
         max_seq_len=int(lengths.max()),
+        num_decodes=sum(item.num_tokens == 1 for item in items),
+        query_lens=tuple(item.num_tokens for item in items),
     )
     return Batch(
         plan=plan,
+        items=items,
         input_ids=torch.from_numpy(ids),
         attention=meta,
         pending=torch.tensor(pending, dtype=torch.int64),

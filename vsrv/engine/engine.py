@@ -18,7 +18,7 @@ from vsrv.engine.batch import Batch
 from vsrv.engine.runner import ModelRunner, Sampled
 from vsrv.engine.scheduler import Plan, Scheduler
 from vsrv.engine.sequence import Sequence, SequenceStatus, merge_logprobs
-from vsrv.messages import Failed, FinishReason, Generate, TokenOutput
+from vsrv.messages import Failed, FinishReason, Generate, LogProbs, TokenOutput
 
 Output = TokenOutput | Failed
 
@@ -129,8 +129,12 @@ class Engine:
         return InFlight(batch, sampled)
 
     def _fail(self, plan: Plan) -> None:
-        """A step that raises ends its own sequences and nothing else; what it claimed to have computed is forgotten."""
+        """A step that raises ends its own sequences and nothing else; what it claimed to have computed is forgotten.
+
+        Raises when the device itself is lost: then the process must end, and the front starts another.
+        """
         traceback.print_exc(file=sys.stderr)
+        self._runner.placement.check()
         for item in plan.items:
             self.scheduler.pool.forget(item.named_blocks)
         for item in plan.items:
@@ -143,16 +147,18 @@ class Engine:
 
     def _process(self, done: InFlight) -> None:
         self.num_steps += 1
-        tokens = done.sampled.ids.tolist()
-        for row, (item, token) in enumerate(zip(done.batch.sampling, tokens, strict=True)):
+        results = done.sampled.read()
+        for sequence, rows in results.prompt_logprobs:
+            sequence.prompt_logprobs.append(rows)
+        for row, (item, token) in enumerate(zip(done.batch.sampling, results.ids, strict=True)):
             sequence = item.sequence
             sequence.num_in_flight = 0
             if sequence.status is SequenceStatus.FINISHED:
                 continue  # ended or aborted while this step ran: the overrun token is dropped
-            self._confirm(sequence, token, row, done.sampled)
+            self._confirm(sequence, token, results.logprobs.get(row))
         self.scheduler.step_done(done.batch.plan.step)
 
-    def _confirm(self, sequence: Sequence, token: int, row: int, sampled: Sampled) -> None:
+    def _confirm(self, sequence: Sequence, token: int, logprobs: LogProbs | None) -> None:
         prompt_logprobs = None if sequence.reported else merge_logprobs(sequence.prompt_logprobs)
         cached = None if sequence.reported else sequence.num_cached_tokens or 0
         sequence.reported = True
@@ -176,7 +182,7 @@ class Engine:
                 reason,
                 stop_token,
                 cached,
-                sampled.logprobs.get(row),
+                logprobs,
                 prompt_logprobs,
             )
         )

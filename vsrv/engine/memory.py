@@ -13,9 +13,8 @@ from vsrv.models.spec import ModelSpec
 
 _CPU_SHARE = 0.30  # of what the host or cgroup leaves after the weights
 _CPU_MAX_NUM_SEQS = 64
-_CPU_MAX_BATCHED_TOKENS = (
-    512  # the packed GEMM is at its limit from 256 rows on; more only delays other streams
-)
+# the packed GEMM is at its limit from 256 rows on; more only delays other streams
+_CPU_MAX_BATCHED_TOKENS = 512
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -29,6 +28,33 @@ class Budget:
     max_num_seqs: int
     max_num_batched_tokens: int
     lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a device offers: bytes for weights and everything else, and its own defaults.
+
+    `share` of what the weights leave goes to the KV cache. With `fills` the cache takes all of it (a GPU has no other use for it), after
+    `reserve_bytes` and the buffers of a step; else no more than all sequences can use.
+    """
+
+    free_bytes: int
+    share: float
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    fills: bool = False
+    reserve_bytes: int = 0
+    workers: str = ""
+
+
+def host_room(num_threads: int) -> Room:
+    return Room(
+        available_bytes(),
+        _CPU_SHARE,
+        _CPU_MAX_NUM_SEQS,
+        _CPU_MAX_BATCHED_TOKENS,
+        workers=f"{num_threads} threads",
+    )
 
 
 def available_bytes() -> int:
@@ -64,51 +90,68 @@ def _cgroup_files() -> list[tuple[Path, Path]]:
     return pairs
 
 
-def plan_memory(
-    config: EngineConfig, spec: ModelSpec, kernels: Kernels, dtype: str, free_bytes: int
-) -> Budget:
-    """Fit the KV cache: an explicit size is taken, else min(max_num_seqs x max_model_len, 30 % of what is left).
+def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: Kernels, dtype: str, room: Room) -> Budget:
+    """Fit the KV cache: an explicit size is taken, else what `room` says of max_num_seqs x max_model_len and what is left.
 
     Raises ConfigError, with the flags that would work, if not even one sequence of the asked length fits.
     """
     k_bytes, v_bytes = kernels.kv_block_bytes(spec.num_kv_heads, spec.head_dim, dtype)
     block_bytes = (k_bytes + v_bytes) * spec.num_layers
     weight_bytes = spec.num_parameters * _DTYPE_BYTES[dtype]
-    if config.load_format != "dummy" and weight_bytes > free_bytes:
+    free_bytes = room.free_bytes
+    if (config.load_format != "dummy" or room.fills) and weight_bytes > free_bytes:
         raise ConfigError(
             f"the weights need {_gib(weight_bytes)} and {_gib(free_bytes)} are free: use a smaller model or --dtype bfloat16"
         )
     length = _model_len(config, spec)
-    seqs = config.max_num_seqs or _CPU_MAX_NUM_SEQS
+    seqs = config.max_num_seqs or room.max_num_seqs
+    batched = max(config.max_num_batched_tokens or room.max_num_batched_tokens, 1)
     wanted = seqs * -(-length // kernels.block_size)
     if config.num_gpu_blocks_override:
         num_blocks, source = config.num_gpu_blocks_override, "--num-gpu-blocks-override"
     elif config.kv_cache_memory_bytes:
         num_blocks, source = config.kv_cache_memory_bytes // block_bytes, "--kv-cache-memory-bytes"
     else:
-        share = int((free_bytes - weight_bytes) * _CPU_SHARE) // block_bytes
-        num_blocks, source = (
-            min(wanted, share),
-            f"{_CPU_SHARE:.0%} of free memory" if share < wanted else "all sequences",
-        )
+        left = free_bytes - weight_bytes - room.reserve_bytes
+        if room.fills:
+            left -= step_bytes(spec, dtype, seqs, batched)
+        share = max(0, int(left * room.share)) // block_bytes
+        fits = room.fills or share < wanted
+        num_blocks = share if fits else wanted
+        source = f"{room.share:.0%} of what is left" if fits else "all sequences"
     fitting = num_blocks * kernels.block_size
     if fitting < length:
         if config.max_model_len is not None or fitting < 2 * kernels.block_size:
-            need = -(-length // kernels.block_size) * block_bytes
+            blocks = -(-length // kernels.block_size)
+            need = blocks * block_bytes
+            remedy = (
+                f"--num-gpu-blocks-override {blocks}"
+                if config.num_gpu_blocks_override
+                else f"--kv-cache-memory-bytes {need}"
+            )
+            if fitting >= 2:
+                remedy = f"--max-model-len {fitting} or {remedy}"
             raise ConfigError(
                 f"one sequence of {length} tokens needs {_gib(need)} of KV cache and {_gib(num_blocks * block_bytes)} are "
-                f"there ({source}): use --max-model-len {max(1, fitting)} or --kv-cache-memory-bytes {need}"
+                f"there ({source}): use {remedy}"
             )
         length = fitting
-    batched = max(config.max_num_batched_tokens or _CPU_MAX_BATCHED_TOKENS, 1)
     lines = (
         f"weights        {_gib(weight_bytes):>10}  {spec.num_parameters / 1e6:,.1f} million parameters, {dtype}",
         f"KV cache       {_gib(num_blocks * block_bytes):>10}  {num_blocks:,} blocks of {kernels.block_size} tokens ({source})",
         f"per token      {block_bytes // kernels.block_size:>8,} B  so {fitting:,} tokens fit, {fitting / length:,.1f} sequences of full length",
         f"max_model_len  {length:>10,}  tokens in one sequence, prompt and output",
-        f"max_num_seqs   {seqs:>10,}  sequences at once, {batched:,} tokens a step, {kernels.num_threads} threads",
+        f"max_num_seqs   {seqs:>10,}  sequences at once, {batched:,} tokens a step, {room.workers}",
     )
     return Budget(num_blocks, block_bytes, length, seqs, batched, lines)
+
+
+def step_bytes(spec: ModelSpec, dtype: str, seqs: int, tokens: int) -> int:
+    """Buffers of the largest step: activations of every token, logits of every sequence and the sampler's copy and counts of them."""
+    widths = (
+        3 * spec.hidden_size + spec.qkv_size + spec.num_heads * spec.head_dim + 3 * spec.intermediate_size
+    )
+    return tokens * widths * _DTYPE_BYTES[dtype] + 3 * seqs * spec.vocab_size * 4
 
 
 def _model_len(config: EngineConfig, spec: ModelSpec) -> int:

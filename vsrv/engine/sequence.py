@@ -43,6 +43,7 @@ class Sequence:
     last_step: int = 0  # the newest step that works on this sequence's blocks
     reported: bool = False  # the first output has been sent
     prompt_logprobs: list[LogProbs] = field(default_factory=list)
+    num_prompt_logprobs: int = 0  # rows that are there or on their way from the device
     num_preemptions: int = 0
 
     @classmethod

@@ -13,11 +13,12 @@ import time
 from array import array
 from pathlib import Path
 
-from vsrv import boot, kernels, models
+from vsrv import boot, models
 from vsrv.config import EngineConfig
+from vsrv.engine import devices
 from vsrv.engine.blocks import BlockPool
 from vsrv.engine.engine import Engine, Output
-from vsrv.engine.memory import Budget, available_bytes, lower_priority, plan_memory
+from vsrv.engine.memory import Budget, plan_memory
 from vsrv.engine.runner import ModelRunner
 from vsrv.engine.scheduler import Scheduler, SchedulerLimits
 from vsrv.engine.sequence import merge_logprobs
@@ -133,7 +134,6 @@ def main(fd: int) -> int:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the front decides what it means
-    lower_priority()
     front = FrontSocket(fd)
     config = _receive_hello(front)
     if config is None:
@@ -161,7 +161,7 @@ def _receive_hello(front: FrontSocket) -> EngineConfig | None:
 
 def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
     """Config → an engine that has generated a token. Raises ConfigError."""
-    device = "cpu" if config.device == "auto" else config.device
+    name = devices.choose(config)
     folder = Path(config.model)
     front.send(Loading("config"))
     spec = models.read_spec(folder, config.hf_overrides)
@@ -169,18 +169,19 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
         Loading(
             "kernels",
             detail=""
-            if kernels.is_compiled(device)
+            if devices.are_compiled(name)
             else "(compiling them for this processor: once, about a minute)",
         )
     )
-    ops = kernels.load(device, config.num_threads)
+    device = devices.open_device(name, config, lambda line: front.send(Loading("kernels", detail=line)))
+    ops = device.kernels
     if config.block_size not in (None, ops.block_size):
         raise ConfigError(
-            f"--block-size {config.block_size}: the {device} kernels have blocks of {ops.block_size} tokens"
+            f"--block-size {config.block_size}: the {name} kernels have blocks of {ops.block_size} tokens"
         )
     options = models.LoadOptions(config.dtype, config.load_format, config.seed, 0)
-    dtype = options.resolved_dtype(spec)
-    budget = plan_memory(config, spec, ops, dtype, available_bytes())
+    dtype = options.resolved_dtype(spec, ops)
+    budget = plan_memory(config, spec, ops, dtype, device.room)
     options = models.LoadOptions(config.dtype, config.load_format, config.seed, budget.max_model_len)
     last = [0.0]
 
@@ -191,10 +192,14 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
 
     model = models.load_model(folder, spec, ops, options, progress)
     front.send(Loading("cache"))
-    runner = ModelRunner(model, ops, budget.num_blocks, budget.max_num_seqs)
-    engine = _assemble(config, budget, runner, ops.block_size)
+    ops.prepare(model.kernel_shapes(budget.max_num_seqs, budget.max_num_batched_tokens))
+    model.reserve(budget.max_num_batched_tokens, budget.max_num_seqs)
+    runner = ModelRunner(model, ops, budget.num_blocks, budget.max_num_seqs, device.placement)
+    engine = _assemble(config, budget, runner, ops.block_size, device.lag)
     front.send(Loading("warmup"))
     warm_up(engine, spec.vocab_size)
+    if device.capture is not None:
+        runner.use_graphs(device.capture, budget.max_num_seqs, -(-budget.max_model_len // ops.block_size))
     ready = Ready(
         vocab_size=spec.vocab_size,
         max_model_len=budget.max_model_len,
@@ -204,14 +209,16 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
         num_blocks=budget.num_blocks,
         max_logprobs=config.max_logprobs,
         dtype=dtype,
-        device=device,
+        device=name,
         architecture=spec.architecture,
         budget=budget.lines,
     )
     return engine, ready
 
 
-def _assemble(config: EngineConfig, budget: Budget, runner: ModelRunner, block_size: int) -> Engine:
+def _assemble(
+    config: EngineConfig, budget: Budget, runner: ModelRunner, block_size: int, default_lag: int
+) -> Engine:
     limits = SchedulerLimits(
         budget.max_num_seqs,
         budget.max_num_batched_tokens,
@@ -220,9 +227,8 @@ def _assemble(config: EngineConfig, budget: Budget, runner: ModelRunner, block_s
         config.scheduling_policy,
     )
     pool = BlockPool(budget.num_blocks, block_size, config.enable_prefix_caching)
-    return Engine(
-        runner, Scheduler(limits, pool), block_size, 1 if config.async_scheduling else 0, config.seed
-    )
+    lag = default_lag if config.async_scheduling is None else int(config.async_scheduling)
+    return Engine(runner, Scheduler(limits, pool), block_size, lag, config.seed)
 
 
 def warm_up(engine: Engine, vocab_size: int) -> None:

@@ -31,6 +31,9 @@ class AttentionMetadata:
     seq_lens: Tensor
     max_query_len: int
     max_seq_len: int
+    num_decodes: int = 0  # so many sequences in front have one query token each
+    query_lens: tuple[int, ...] = ()  # host values, for kernels that plan their work there
+    plan: Any = None  # what `Kernels.plan` made of this step; belongs to the kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,20 @@ class HeadShape:
     head_dim: int
     scale: float
     sliding_window: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KernelShapes:
+    """What a model will ask for, so that everything can be compiled and reserved before the first step."""
+
+    dtype: str
+    hidden_size: int
+    intermediate_size: int
+    activation: str
+    qk_norm: bool
+    heads: tuple[HeadShape, ...]  # each kind of layer once
+    max_num_seqs: int
+    max_num_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,7 @@ class PackedLinear:
 class SamplingState(Protocol):
     """Per-slot sampling parameters and counts; owned by the engine thread."""
 
-    last_token: Any  # int32 [max_slots], array interface: the id sampled last in each slot
+    last_token: Any  # int32 [max_slots] on the device (a tensor, or an array that shares memory): the id sampled last in each slot
 
     def assign(
         self,
@@ -80,6 +97,8 @@ class SamplingState(Protocol):
 class Kernels:
     """The operations of one device. Shapes: T tokens, H hidden, N/K out/in features, R rows, V vocabulary.
 
+    `device` is where tensors live, in torch's words; `dtypes` are the weight types it computes with, the preferred one first.
+    prepare(KernelShapes) compiles and reserves · plan(meta, heads of all layers) → `AttentionMetadata.plan`, once a step ·
     linear(x [T,K], packed, out [T,N]) · embedding(ids i32 [T], packed, out [T,H]) reads rows of a packed weight ·
     rms_norm(x, weight, eps, out) · add_rms_norm(x, residual, weight, eps, out): residual += x, out = norm(residual) ·
     rope_cache(qkv [T,(Hq+2Hkv)*D], meta, cos_sin [P,2,D/2], q_norm, k_norm, eps, k_cache, v_cache, heads): norms and rotates q
@@ -91,9 +110,13 @@ class Kernels:
     """
 
     name: str
+    device: str
+    dtypes: tuple[str, ...]
     block_size: int
-    activation_dtype: str
+    activation_dtype: str | None  # None: as the weights
     num_threads: int
+    prepare: Callable[[KernelShapes], None]
+    plan: Callable[[AttentionMetadata, tuple[HeadShape, ...]], Any]
     kv_block_bytes: Callable[[int, int, str], tuple[int, int]]
     pack_linear: Callable[..., PackedLinear]
     random_linear: Callable[..., PackedLinear]

@@ -15,7 +15,7 @@ from vsrv.errors import UnsupportedModelError
 from vsrv.kernels import Kernels
 from vsrv.models.decoder import Model
 from vsrv.models.loading import load_decoder
-from vsrv.models.spec import DTYPES, Family, ModelSpec, read_config
+from vsrv.models.spec import Family, ModelSpec, read_config
 from vsrv.models.spec import read_spec as _read_family_spec
 
 FAMILIES: dict[str, Family] = {
@@ -47,17 +47,22 @@ class LoadOptions:
     seed: int
     max_model_len: int
 
-    def resolved_dtype(self, spec: ModelSpec) -> str:
-        return spec.dtype if self.dtype == "auto" else self.dtype
+    def resolved_dtype(self, spec: ModelSpec, kernels: Kernels) -> str:
+        """The type to compute with. Raises UnsupportedModelError naming what the device has."""
+        if self.dtype == "auto":
+            return spec.dtype if spec.dtype in kernels.dtypes else kernels.dtypes[0]
+        if self.dtype not in kernels.dtypes:
+            raise UnsupportedModelError(
+                f"dtype {self.dtype!r} is not supported on {kernels.name}; supported: auto, {', '.join(kernels.dtypes)}"
+            )
+        return self.dtype
 
 
 def load_model(
     folder: Path, spec: ModelSpec, kernels: Kernels, options: LoadOptions, progress: Callable[[float], None]
 ) -> Model:
     """Read, pack and assemble a model. progress gets a fraction from 0 to 1. Raises ConfigError."""
-    dtype = options.resolved_dtype(spec)
-    if dtype not in DTYPES:
-        raise UnsupportedModelError(f"dtype {dtype!r} is not supported; supported: auto, {', '.join(DTYPES)}")
+    dtype = options.resolved_dtype(spec, kernels)
     dummy_seed = options.seed if options.load_format == "dummy" else None
     weights = load_decoder(folder, spec, kernels, dtype, dummy_seed, progress)
     return Model(spec, weights, kernels, dtype, options.max_model_len)

@@ -1,6 +1,6 @@
 """The spine of every decoder: embed → layers → norm → head. Knows sizes and parts, no family by name.
 
-Shapes: T tokens, H hidden size, R rows of logits. Activations are float32 buffers that grow to the largest batch seen, so that a step
+Shapes: T tokens, H hidden size, R rows of logits. Activations are buffers that grow to the largest batch seen, so that a step
 allocates nothing; they are overwritten by the next forward. Owned by the engine thread.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vsrv.kernels import AttentionMetadata, HeadShape, Kernels, PackedLinear
+from vsrv.kernels import AttentionMetadata, HeadShape, Kernels, KernelShapes, PackedLinear
 from vsrv.models.spec import ModelSpec, rope_frequencies
 
 
@@ -65,8 +65,34 @@ class Model:
         self.weight_bytes = weights.nbytes()
         self._weights = weights
         self._kernels = kernels
-        self._cos_sin = rope_table(spec, max_len)
+        self._activations: torch.dtype = getattr(torch, kernels.activation_dtype or dtype)
+        self._cos_sin = rope_table(spec, max_len).to(kernels.device)
         self._buffers: dict[str, torch.Tensor] = {}
+
+    @property
+    def heads(self) -> tuple[HeadShape, ...]:
+        """Of every layer."""
+        return tuple(layer.heads for layer in self._weights.layers)
+
+    def kernel_shapes(self, max_num_seqs: int, max_num_tokens: int) -> KernelShapes:
+        """What the kernels are asked for."""
+        spec = self.spec
+        return KernelShapes(
+            self.dtype,
+            spec.hidden_size,
+            spec.intermediate_size,
+            spec.activation,
+            spec.qk_norm,
+            tuple(dict.fromkeys(self.heads)),
+            max_num_seqs,
+            max_num_tokens,
+        )
+
+    def reserve(self, num_tokens: int, num_rows: int) -> None:
+        """Make every buffer large enough for such a step: later ones neither allocate nor move them."""
+        for name, width in self._widths().items():
+            self._buffer(name, num_tokens, width)
+        self._logits(num_rows)
 
     def forward(
         self, input_ids: torch.Tensor, meta: AttentionMetadata, kv_cache: Sequence[tuple[Any, Any]]
@@ -75,13 +101,9 @@ class Model:
         final norm, valid until the next call."""
         spec, kernels = self.spec, self._kernels
         tokens = input_ids.shape[0]
-        residual = self._buffer("residual", tokens, spec.hidden_size)
-        normed = self._buffer("normed", tokens, spec.hidden_size)
-        qkv = self._buffer("qkv", tokens, spec.qkv_size)
-        attended = self._buffer("attended", tokens, spec.num_heads * spec.head_dim)
-        gate_up = self._buffer("gate_up", tokens, 2 * spec.intermediate_size)
-        inner = self._buffer("inner", tokens, spec.intermediate_size)
-        delta = self._buffer("delta", tokens, spec.hidden_size)
+        residual, normed, qkv, attended, gate_up, inner, delta = (
+            self._buffer(name, tokens, width) for name, width in self._widths().items()
+        )
         eps = spec.rms_norm_eps
         kernels.embedding(input_ids, self._weights.embedding.packed, residual)
         kernels.rms_norm(residual, self._weights.layers[0].input_norm, eps, normed)
@@ -100,17 +122,37 @@ class Model:
         kernels.add_rms_norm(delta, residual, self._weights.final_norm, eps, normed)
         return normed
 
-    def logits(self, hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """hidden [T, H], rows int [R] → float32 [R, V], valid until the next call."""
-        picked = hidden.index_select(0, rows)
-        out = self._buffer("logits", rows.shape[0], self.spec.vocab_size)
+    def logits(self, hidden: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+        """hidden [T, H], rows int [R] (None: all T) → float32 [R, V], valid until the next call."""
+        picked = hidden if rows is None else hidden.index_select(0, rows)
+        out = self._logits(picked.shape[0])
         self._kernels.linear(picked, self._weights.head.packed, out)
         return out
 
-    def _buffer(self, name: str, rows: int, width: int) -> torch.Tensor:
+    def _widths(self) -> dict[str, int]:
+        """The buffers of a step, in the order in which `forward` takes them."""
+        spec = self.spec
+        return {
+            "residual": spec.hidden_size,
+            "normed": spec.hidden_size,
+            "qkv": spec.qkv_size,
+            "attended": spec.num_heads * spec.head_dim,
+            "gate_up": 2 * spec.intermediate_size,
+            "inner": spec.intermediate_size,
+            "delta": spec.hidden_size,
+        }
+
+    def _logits(self, rows: int) -> torch.Tensor:
+        """float32 [rows, V] with rows on 16-byte boundaries, which vector loads need."""
+        vocabulary = self.spec.vocab_size
+        return self._buffer("logits", rows, (vocabulary + 3) // 4 * 4, torch.float32)[:, :vocabulary]
+
+    def _buffer(self, name: str, rows: int, width: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape[0] < rows:
-            buffer = torch.empty(max(rows, 16), width)
+            buffer = torch.empty(
+                max(rows, 16), width, dtype=dtype or self._activations, device=self._kernels.device
+            )
             self._buffers[name] = buffer
         return buffer[:rows]
 

@@ -44,7 +44,8 @@ class WeightReader:
         return Linear(self._kernels.pack_linear(weight, offsets, self._dtype), axis)
 
     def norm(self, name: str, size: int) -> torch.Tensor:
-        return self._checkpoint.tensor(f"{name}.weight", (size,)).float().contiguous()
+        tensor = self._checkpoint.tensor(f"{name}.weight", (size,)).float()
+        return tensor.contiguous().to(self._kernels.device)
 
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         target: torch.dtype = getattr(torch, self._dtype)
@@ -69,7 +70,7 @@ class DummyReader:
         return Linear(self._kernels.random_linear(sum(sizes), k, self._dtype, self._seed), axis)
 
     def norm(self, name: str, size: int) -> torch.Tensor:
-        return torch.ones(size)
+        return torch.ones(size, device=self._kernels.device)
 
 
 def load_decoder(

@@ -19,15 +19,44 @@ class TextOptions:
     min_tokens: int = 0
 
 
-class Detokenizer:
-    """One sequence's text. `feed` returns what may be sent; after `stopped` is set, nothing more comes."""
+class CharacterStream:
+    """Tokens in order → characters: a token in the middle of one gives "", the token that completes it gives it."""
 
-    __slots__ = ("_decoder", "_held", "_options", "_searchable", "_tokenizer", "num_tokens", "stopped")
+    __slots__ = ("_after", "_decoder", "_tokenizer")
 
-    def __init__(self, tokenizer: Tokenizer, options: TextOptions) -> None:
+    def __init__(self, tokenizer: Tokenizer, after: int | None = None) -> None:
         self._tokenizer = tokenizer
-        self._options = options
+        self._after = after
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        text = self._decoder.decode(self._tokenizer.token_bytes(token_id, self._after))
+        self._after = token_id
+        return text
+
+    def peek(self, token_id: int) -> str:
+        """What `push` would give, changing nothing."""
+        state = self._decoder.getstate()
+        text = self._decoder.decode(self._tokenizer.token_bytes(token_id, self._after))
+        self._decoder.setstate(state)
+        return text
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", True)
+
+
+class Detokenizer:
+    """One sequence's text. `feed` returns what may be sent; after `stopped` is set, nothing more comes.
+
+    `after` is the last token of the prompt.
+    """
+
+    __slots__ = ("_characters", "_held", "_options", "_searchable", "_special", "num_tokens", "stopped")
+
+    def __init__(self, tokenizer: Tokenizer, options: TextOptions, after: int | None = None) -> None:
+        self._special = tokenizer.special_ids if options.skip_special_tokens else frozenset()
+        self._options = options
+        self._characters = CharacterStream(tokenizer, None if after in self._special else after)
         self._held = ""
         self._searchable = 0  # characters at the start of _held that min_tokens exempts from the search
         self.num_tokens = 0
@@ -42,9 +71,9 @@ class Detokenizer:
         for token_id in token_ids:
             used += 1
             self.num_tokens += 1
-            if self._options.skip_special_tokens and token_id in self._tokenizer.special_ids:
+            if token_id in self._special:
                 continue
-            sent.append(self._take(self._decoder.decode(self._tokenizer.token_bytes(token_id))))
+            sent.append(self._take(self._characters.push(token_id)))
             if self.stopped is not None:
                 break
         return "".join(sent), used
@@ -53,7 +82,7 @@ class Detokenizer:
         """What was held back: the beginning of a stop string that never came, an unfinished character as U+FFFD."""
         if self.stopped is not None:
             return ""
-        rest = self._held + self._decoder.decode(b"", True)
+        rest = self._held + self._characters.finish()
         self._held = ""
         return rest
 

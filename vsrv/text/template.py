@@ -77,7 +77,10 @@ def special_token_text(config: Mapping[str, Any], name: str) -> str | None:
 
 
 class ChatTemplate:
-    """A compiled template and the token texts that it may name. Raises ConfigError if it does not compile."""
+    """A compiled template and the token texts that it may name. Raises ConfigError if it does not compile.
+
+    `iterates_content`: it has a loop over the parts of a message's content, so it wants a list of them.
+    """
 
     def __init__(self, source: str, config: Mapping[str, Any]) -> None:
         environment = ImmutableSandboxedEnvironment(
@@ -87,6 +90,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         try:
+            self.iterates_content = _iterates_content(environment.parse(source))
             self._template = environment.from_string(source)
         except (jinja2.TemplateError, SyntaxError, RecursionError) as error:
             raise ConfigError(f"the chat template does not compile: {error}") from None
@@ -131,6 +135,29 @@ class ChatTemplate:
                 400, "template_error", f"the model's chat template refuses the messages: {reason}", "messages"
             ) from None
         return "".join(parts)
+
+
+def _iterates_content(tree: jinja2.nodes.Template) -> bool:
+    """Looks for `for … in message.content`, also by way of `set content = message.content`."""
+    names = {
+        node.target.name
+        for node in tree.find_all(jinja2.nodes.Assign)
+        if isinstance(node.target, jinja2.nodes.Name) and _is_content(node.node)
+    }
+    loops = [node.iter for node in tree.find_all(jinja2.nodes.For)]
+    return any(
+        _is_content(over) or (isinstance(over, jinja2.nodes.Name) and over.name in names) for over in loops
+    )
+
+
+def _is_content(node: jinja2.nodes.Node) -> bool:
+    """`x.content` or `x['content']`, filters aside."""
+    while isinstance(node, jinja2.nodes.Filter) and node.node is not None:
+        node = node.node
+    if isinstance(node, jinja2.nodes.Getattr):
+        return node.attr == "content"
+    key = node.arg if isinstance(node, jinja2.nodes.Getitem) else None
+    return isinstance(key, jinja2.nodes.Const) and key.value == "content"
 
 
 def _tojson(

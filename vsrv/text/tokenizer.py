@@ -82,8 +82,9 @@ class Tokenizer:
         """The vocabulary's own spelling."""
         return self._tokenizer.id_to_token(token_id) or ""
 
-    def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for inside a text."""
+    def token_bytes(self, token_id: int, after: int | None = None) -> bytes:
+        """The bytes that a token stands for inside a text. `after`, the token before it, matters to decoders that join
+        words (WordPiece and others that are neither byte-level nor sentencepiece)."""
         added: bytes | None = self._added.get(token_id)
         if added is not None:
             return added.replace(_SPACE, b" ") if self._style == "pieces" else added
@@ -96,8 +97,10 @@ class Tokenizer:
         if self._style == "pieces":
             match = _BYTE_TOKEN.fullmatch(token)
             return bytes([int(match[1], 16)]) if match else token.replace("\u2581", " ").encode()
-        text: str = self._tokenizer.decode([token_id], skip_special_tokens=False)
-        return text.encode()
+        if after is None:
+            return self.decode([token_id], False).encode()
+        before, both = self.decode([after], False), self.decode([after, token_id], False)
+        return both[len(before) :].encode()
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         """A whole sequence as the tokenizer's own decoder gives it."""

@@ -276,9 +276,13 @@ def cpu_kernels(num_threads: int) -> Kernels:
     operations = CpuOperations(num_threads or len(os.sched_getaffinity(0)))
     return Kernels(
         name="cpu",
+        device="cpu",
+        dtypes=tuple(_DTYPES),
         block_size=BLOCK,
         activation_dtype="float32",
         num_threads=operations.team.num_threads,
+        prepare=lambda shapes: None,
+        plan=lambda meta, heads: None,
         kv_block_bytes=operations.kv_block_bytes,
         pack_linear=operations.pack_linear,
         random_linear=operations.random_linear,
