@@ -235,6 +235,117 @@ def test_tenants_that_are_gone_are_forgotten() -> None:
         assert queue.pop(float(number)) is entry
         queue.done(entry, float(number))
     assert len(queue._tenants) <= 300
+    queue.add(debtor := ticket("debtor"), 5000.0)
+    for number in range(300):
+        queue.add(ticket(f"later{number}"), 5000.0 + number)
+    assert "debtor" in queue._tenants and debtor.state is TicketState.WAITING
+
+
+def test_output_beyond_what_was_expected_is_paid_when_it_comes() -> None:
+    """One tenant's answers turn out four times longer than it used to need: it falls behind while they run, not when they end."""
+    queue = FairQueue(EngineRoom(2, 512))
+    queue.add(long := ticket("a", prompt=10, most=4000), 0.0)
+    assert queue.pop(0.0) is long and long.expected == 256
+    queue.produced(long, 200)
+    assert queue._tenants["a"].finish == 266
+    queue.produced(long, 100)
+    assert queue._tenants["a"].finish == 310
+    queue.produced(long, 700)
+    assert queue._tenants["a"].finish == 1010
+    queue.add(ticket("a", at=0.0), 0.0)
+    queue.add(other := ticket("b", at=1.0), 1.0)
+    assert queue.pop(1.0) is other
+
+
+def test_credit_is_at_most_one_request() -> None:
+    queue = FairQueue(EngineRoom(8, 10_000))
+    for _ in range(8):
+        queue.add(ticket("a", prompt=10, most=1000), 0.0)
+    held = list(granted(queue, 0.0))
+    assert len(held) == 9 - 1 and queue._virtual == 7 * 266
+    for entry in held[:7]:
+        queue.done(entry, 0.0)
+    assert queue._tenants["a"].finish == queue._virtual - 266  # all seven together have overpaid 1792
+    queue.produced(held[7], 256)
+    queue.done(held[7], 0.0)
+    assert queue._virtual == queue._tenants["a"].finish  # the end of a busy period: no debts, no credit
+
+
+def test_leaving_while_waiting_is_counted_out() -> None:
+    queue = FairQueue(EngineRoom(1, 512))
+    entries = [ticket("a", prompt=100) for _ in range(3)]
+    for entry in entries:
+        queue.add(entry, 0.0)
+    for entry in entries[1:]:
+        queue.done(entry, 0.0)
+    assert (queue.waiting, queue.waiting_tokens) == (1, 100)
+    queue.add(mine := ticket("b", prompt=60), 0.0)
+    assert queue.to_push_out("c", 1, 90, by_tokens=True) is entries[0]
+    assert queue.to_push_out("c", 1, 100, by_tokens=True) is None
+    queue.done(entries[0], 0.0)
+    assert queue.to_push_out("c", 1, 50, by_tokens=True) is mine
+
+
+def test_a_full_queue_weighs_by_weight() -> None:
+    queue = FairQueue(EngineRoom(1, 512))
+    heavy = [ticket("heavy", weight=4.0) for _ in range(6)]
+    light = [ticket("light") for _ in range(3)]
+    for entry in (*heavy, *light):
+        queue.add(entry, 0.0)
+    assert (
+        queue.to_push_out("new", 1, 10, by_tokens=False) is light[-1]
+    )  # 3 of weight 1 are more than 6 of weight 4
+
+
+def test_a_heap_of_leavers_is_cleared() -> None:
+    queue = FairQueue(EngineRoom(1, 512))
+    entries = [ticket("a") for _ in range(200)]
+    for entry in entries:
+        queue.add(entry, 0.0)
+    for entry in entries[:190]:
+        queue.done(entry, 0.0)
+    heap = queue._tenants["a"].heap
+    assert len(heap) <= 64 and {e[2] for e in heap} >= set(entries[190:])
+    assert drained(queue) == entries[190:]
+
+
+@pytest.mark.parametrize(
+    "slots, kept", [(1, 0), (3, 0), (4, 1), (8, 1), (15, 1), (16, 2), (64, 8), (256, 32)]
+)
+def test_places_that_are_kept_and_that_a_lone_tenant_may_have_more(slots: int, kept: int) -> None:
+    queue = FairQueue(EngineRoom(slots, 100_000))
+    for _ in range(2 * slots + 4):
+        queue.add(ticket("flood", prompt=1), 0.0)
+    queue.add(other := ticket("other", prompt=1, priority=1), 0.0)
+    assert len([t for t in granted(queue, 0.0) if t.tenant == "flood"]) == slots - kept
+    assert other.state is (TicketState.GRANTED if kept else TicketState.WAITING)
+    lone = FairQueue(EngineRoom(slots, 100_000))
+    for _ in range(2 * slots + 4):
+        lone.add(ticket("flood", prompt=1), 0.0)
+    assert len(list(granted(lone, 0.0))) == slots + max(1, slots // 16)
+
+
+def test_a_tenant_of_more_weight_has_more_places() -> None:
+    """16 places, weights 3 and 1: the heavy one's share is 12, below it no place is kept from it."""
+    queue = FairQueue(EngineRoom(16, 100_000))
+    for _ in range(40):
+        queue.add(ticket("heavy", prompt=1, weight=3.0), 0.0)
+        queue.add(ticket("light", prompt=1, weight=1.0), 0.0)
+    names = [entry.tenant for entry in granted(queue, 0.0)]
+    assert len(names) == 14 + 2 and 11 <= names.count("heavy") <= 13
+
+
+def test_prompts_in_the_engine_are_fewer_when_others_are_there() -> None:
+    queue = FairQueue(EngineRoom(64, 512))
+    for _ in range(8):
+        queue.add(ticket("a", prompt=256), 0.0)
+    assert len(list(granted(queue, 0.0))) == 4  # exactly two steps
+    queue = FairQueue(EngineRoom(64, 512))
+    queue.add(ticket("b", prompt=1), 0.0)
+    for _ in range(8):
+        queue.add(ticket("a", prompt=256), 0.0)
+    first = [entry.prompt_tokens for entry in granted(queue, 0.0)]
+    assert sum(first) <= 512 and first.count(256) == 1  # 1 + 256 + 256 would be more than a step
 
 
 moves = st.lists(

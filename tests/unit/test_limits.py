@@ -69,11 +69,12 @@ def test_tokens_prompt_first_output_as_it_comes() -> None:
         "prompt_above_limit",
         None,
     )
+    lease.check_prompt(600)  # the whole allowance at once is allowed
     pay_prompt(lease, 500)
     second = limiter.enter(who)
     with pytest.raises(UserError) as error:
         pay_prompt(second, 200)
-    assert error.value.retry_after_s == pytest.approx(10) and "100 of its 600" in error.value.message
+    assert error.value.retry_after_s == pytest.approx(10) and "has 100 of its 600" in error.value.message
     assert dict(limiter.headers(who))["x-ratelimit-remaining-tokens"] == "100"  # a refusal costs nothing
     lease.pay(300)  # more than was left: a running answer is not cut, the debt is waited for
     assert dict(limiter.headers(who))["x-ratelimit-remaining-tokens"] == "0"
@@ -127,6 +128,9 @@ def test_idle_meters_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(limiter._meters) <= 10
     refused(limiter, caller(limits, key_id="held"))
     held.close()
+    unlimited = RateLimiter(Clock())
+    unlimited.enter(caller()).close()
+    assert not unlimited._meters, "who has no limits needs no meter"
 
 
 @pytest.mark.parametrize(
