@@ -244,15 +244,15 @@ def test_tenants_that_are_gone_are_forgotten() -> None:
 def test_output_beyond_what_was_expected_is_paid_when_it_comes() -> None:
     """One tenant's answers turn out four times longer than it used to need: it falls behind while they run, not when they end."""
     queue = FairQueue(EngineRoom(2, 512))
-    queue.add(long := ticket("a", prompt=10, most=4000), 0.0)
+    queue.add(long := ticket("a", prompt=10, most=4000, weight=2.0), 0.0)
     assert queue.pop(0.0) is long and long.expected == 256
     queue.produced(long, 200)
-    assert queue._tenants["a"].finish == 266
+    assert queue._tenants["a"].finish == 266 / 2
     queue.produced(long, 100)
-    assert queue._tenants["a"].finish == 310
+    assert queue._tenants["a"].finish == 310 / 2
     queue.produced(long, 700)
-    assert queue._tenants["a"].finish == 1010
-    queue.add(ticket("a", at=0.0), 0.0)
+    assert queue._tenants["a"].finish == 1010 / 2
+    queue.add(ticket("a", at=0.0, weight=2.0), 0.0)
     queue.add(other := ticket("b", at=1.0), 1.0)
     assert queue.pop(1.0) is other
 

@@ -111,7 +111,6 @@ class Keys:
         self._derivations = _Derivations()
         self._version = None if path is None else _version(path)
         self._table = self._build(KeyFile() if path is None else read_key_file(path))
-        self._watching = False
 
     @property
     def required(self) -> bool:
