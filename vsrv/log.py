@@ -56,7 +56,7 @@ class Log:
         self._journal = _is_journal(self._stream)
 
     def set_level(self, level: str) -> None:
-        """Another least important level, from now on."""
+        """Show lines from `level` on; for a reload while the server runs."""
         self._least = _LEVELS[level]
 
     def event(self, level: str, message: str, **fields: Any) -> None:

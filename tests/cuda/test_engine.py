@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gpu_kernels(arch: str, seed: int) -> Kernels:
     """The table that a GPU host uses, with launches in the simulator and products on the CPU."""
-    small = SamplingVariant(threads=32, digit_bits=5, capacity=64, adjust_threads=32, chunk=64)
+    small = SamplingVariant(threads=32, digit_bits=6, capacity=64, adjust_threads=32, chunk=64)
     kernels = cuda_kernels(SimulatedDevice(arch, num_multiprocessors=2), SimulatedLoader(seed), small)
     return replace(with_products(kernels, HostProducts("cpu")), device="cpu")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vsrv.config import EngineConfig
-from vsrv.engine.memory import plan_memory
+from vsrv.engine.memory import Room, plan_memory, step_bytes
 from vsrv.errors import ConfigError
 
 SPEC: Any = SimpleNamespace(
@@ -17,6 +17,8 @@ SPEC: Any = SimpleNamespace(
 KERNELS: Any = SimpleNamespace(
     block_size=32, num_threads=1, kv_block_bytes=lambda heads, size, dtype: (1024, 1024)
 )
+
+ROOM = Room(1 << 30, 0.3, 64, 512)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,26 @@ KERNELS: Any = SimpleNamespace(
 def test_the_hint_names_the_option_that_decided(given: dict[str, int], remedy: str) -> None:
     config = EngineConfig("m", max_model_len=320, **given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=remedy):
-        plan_memory(config, SPEC, KERNELS, "float32", 1 << 30)
+        plan_memory(config, SPEC, KERNELS, "float32", ROOM)
     enough = {name: value * 10**5 for name, value in given.items()}
-    assert plan_memory(EngineConfig("m", max_model_len=320, **enough), SPEC, KERNELS, "float32", 1 << 30)  # type: ignore[arg-type]
+    assert plan_memory(EngineConfig("m", max_model_len=320, **enough), SPEC, KERNELS, "float32", ROOM)  # type: ignore[arg-type]
+
+
+def test_a_gpu_is_filled_and_a_host_is_not() -> None:
+    sizes = {"hidden_size": 64, "qkv_size": 96, "num_heads": 2, "intermediate_size": 128, "vocab_size": 1000}
+    spec: Any = SimpleNamespace(**(vars(SPEC) | sizes))
+    host = plan_memory(EngineConfig("m"), spec, KERNELS, "float32", ROOM)
+    assert (host.max_num_seqs, host.max_num_batched_tokens) == (64, 512)
+    assert host.num_blocks == 64 * 4096 // 32, "all sequences fit into 30 %"
+    room = Room(1 << 30, 1.0, 256, 8192, fills=True, reserve_bytes=100 << 20)
+    budget = plan_memory(EngineConfig("m"), spec, KERNELS, "bfloat16", room)
+    taken = 2000 + (100 << 20) + step_bytes(spec, "bfloat16", 256, 8192)
+    assert budget.num_blocks == ((1 << 30) - taken) // budget.block_bytes
+    with pytest.raises(ConfigError, match="the weights need"):
+        plan_memory(
+            EngineConfig("m", load_format="dummy"),
+            spec,
+            KERNELS,
+            "bfloat16",
+            Room(1000, 1.0, 8, 8, fills=True),
+        )

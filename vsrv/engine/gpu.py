@@ -23,6 +23,7 @@ from vsrv.errors import ConfigError
 from vsrv.kernels import Kernels, PackedLinear
 from vsrv.kernels.cuda.source import Arch
 
+VERIFIED: frozenset[str] = frozenset()  # architectures on which tests/gpu.sh has passed
 _MIN_CAPABILITY = (8, 0)  # bf16 tensor cores and cp.async
 _MAX_NUM_SEQS = 256
 _MAX_BATCHED_TOKENS = 8192
@@ -105,9 +106,8 @@ class TorchProducts:
         torch.index_select(packed.storage, 0, ids, out=out)
 
 
-def load_kernels(progress: Callable[[str], None]) -> Kernels:
+def load_kernels(device: TorchDevice, progress: Callable[[str], None]) -> Kernels:
     """The GPU's kernels with cuBLAS products. Raises ConfigError that says what is missing."""
-    device = TorchDevice()
     return with_products(kernel_package.load_cuda(device, progress), TorchProducts("cuda"))
 
 
@@ -133,6 +133,14 @@ def memory_room(utilization: float) -> Room:
         )
     name = torch.cuda.get_device_properties(torch.cuda.current_device()).name
     return Room(usable, 1.0, _MAX_NUM_SEQS, _MAX_BATCHED_TOKENS, True, _RESERVE_BYTES, name)
+
+
+def caution(device: TorchDevice) -> str:
+    """What must be said at start about kernels that no GPU of this architecture has shown to be right; empty once one has."""
+    name = device.arch.name
+    if name in VERIFIED:
+        return ""
+    return f"the kernels for {name} are compiled and simulated but have not run on such a GPU yet: run tests/gpu.sh, or use --device cpu"
 
 
 def capturer() -> Capture:

@@ -2,8 +2,8 @@
 
 numba's launcher takes over 100 µs (it types and wraps each argument). Here a kernel has one buffer for its arguments and one array of
 pointers into it, both made at load time; a launch packs all arguments with one call and hands the array to the driver, which copies
-the values before it returns (also into a graph that is being captured). torch has initialised the context before the first load.
-Everything here belongs to the engine thread.
+the values before it returns, also into a graph that is being captured. Loading is not allowed during a capture: load first.
+torch has initialised the context before. Everything here belongs to the engine thread.
 """
 
 from __future__ import annotations

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from vsrv.errors import ConfigError
 from vsrv.kernels.cuda import decode, elementwise, layout, prefill
+from vsrv.kernels.cuda.adjusting import make_adjust
 from vsrv.kernels.cuda.device import Device, Grid, Kernel, Loader, Tensor
-from vsrv.kernels.cuda.sampling import Sampler, make_adjust, make_logprobs, make_sample, make_sampling
+from vsrv.kernels.cuda.logprobs import make_logprobs
+from vsrv.kernels.cuda.sampler import Sampler, make_sampling
+from vsrv.kernels.cuda.sampling import make_sample
 from vsrv.kernels.cuda.sampling_state import CudaSamplingState
 from vsrv.kernels.cuda.source import Arch, KernelSource, KernelSpec, NoInstructions, specialise
 from vsrv.kernels.interface import AttentionMetadata, HeadShape, Kernels, KernelShapes
@@ -106,7 +109,7 @@ class SamplingVariant:
 
     threads: int = 1024
     digit_bits: int = 11
-    capacity: int = 4096
+    capacity: int = 3840
     adjust_threads: int = 256
     chunk: int = 4096
 
@@ -168,9 +171,7 @@ class CudaOperations:
         )
         self._decode, self._prefill, self._planner, self._rms, self._add_rms, self._gate, self._rope = loaded
         source = decode_kernel.describe()
-        resident = min(
-            decode.resident_blocks(source.shared_bytes), shared_limits(arch)[1] // source.shared_bytes
-        )
+        resident = min(source.min_blocks, shared_limits(arch)[1] // source.shared_bytes)
         self._decode_warps = source.threads // 32
         self._decode_blocks = min(decode.MAX_BLOCKS, self._device.num_multiprocessors * max(1, resident))
         self._prefill_rows = prefill.rows_of(prefill_kernel.describe().threads // 32)
