@@ -36,7 +36,7 @@ class HostProducts(TorchProducts):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = transformers.Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=3,
+        vocab_size=VOCABULARY, hidden_size=48, intermediate_size=64, num_hidden_layers=1, num_attention_heads=3,
         num_key_value_heads=1, head_dim=64, max_position_embeddings=256, eos_token_id=2, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(5)

@@ -26,7 +26,7 @@ from vsrv.kernels.interface import AttentionMetadata, HeadShape, Kernels, Kernel
 LOG2E = 1.4426950408889634
 DTYPES = ("bfloat16", "float16")
 MAX_NUM_SEQS = 1024
-_NORM_THREADS = _GATE_THREADS = _ROPE_THREADS = 256
+_GATE_THREADS = _ROPE_THREADS = 256
 # Shared memory that one block may have, and that a multiprocessor has (CUDA programming guide, compute capabilities).
 _SHARED_BYTES = {
     80: (163 << 10, 164 << 10),
@@ -79,10 +79,11 @@ def prefill_spec(arch: Arch, dtype: str, head_dim: int) -> KernelSpec:
 
 
 def norm_spec(dtype: str, width: int, add: bool) -> KernelSpec:
-    passes = 1
-    while passes * _NORM_THREADS * 8 < width:
+    """Blocks of 256 threads for the widths of real models; no more threads than a narrow row has 16-byte chunks."""
+    threads, passes = min(256, max(32, -(-width // 256) * 32)), 1
+    while passes * threads * 8 < width:
         passes *= 2
-    return specialise(elementwise.make_rms_norm, dtype=dtype, add=add, passes=passes, threads=_NORM_THREADS)
+    return specialise(elementwise.make_rms_norm, dtype=dtype, add=add, passes=passes, threads=threads)
 
 
 def gate_spec(dtype: str, activation: str) -> KernelSpec:
