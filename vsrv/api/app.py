@@ -136,6 +136,11 @@ class App:
     def facts(self) -> ModelFacts:
         return self._parts.facts
 
+    @property
+    def metrics(self) -> Metrics:
+        """Who watches engine and certificate tells it here."""
+        return self._parts.metrics
+
     def watch_keys(self) -> None:
         """From now on take changes of the key file over when they come; ends with the event loop."""
         self._watch = asyncio.get_running_loop().create_task(self._parts.keys.watch())
