@@ -192,10 +192,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "enable-ssl-refresh",
         "bool",
-        False,
+        True,
         "network",
-        "watch and reload certificate files",
-        refused="certificates are read at start in this version; restart the server to change them",
+        "reload the certificate files when they change (SIGHUP does it too); open connections go on",
+    ),
+    Option(
+        "forwarded-allow-ips",
+        "list",
+        (),
+        "network",
+        "proxies whose X-Forwarded-For is believed: addresses, networks, unix, or *",
+        env=("FORWARDED_ALLOW_IPS",),
     ),
     # security
     Option(
@@ -679,9 +686,18 @@ OPTIONS: tuple[Option, ...] = (
         "float",
         30.0,
         "operation",
-        "seconds without a step while work waits before /health says stalled",
+        "seconds without a step while work waits before /health says stalled and the engine is restarted",
         low=1,
         high=3600,
+    ),
+    Option(
+        "engine-max-restarts",
+        "int",
+        3,
+        "operation",
+        "restarts of the engine within ten minutes before the server gives up with exit status 1; 0 = never restart",
+        low=0,
+        high=1000,
     ),
     Option(
         "log-level",

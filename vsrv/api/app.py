@@ -138,7 +138,6 @@ class App:
 
     @property
     def metrics(self) -> Metrics:
-        """Who watches engine and certificate tells it here."""
         return self._parts.metrics
 
     def watch_keys(self) -> None:
@@ -194,6 +193,11 @@ class App:
         )
 
     async def _route(self, request: Request, trace: _Trace, router: Router) -> Response | StreamingResponse:
+        if request.method == "OPTIONS" and request.path in (
+            "*",
+            "/",
+        ):  # of the server; load balancers probe with it
+            return Response(204, [("allow", "GET, HEAD, POST, OPTIONS")])
         route, placeholders, allowed = router.find(request.method, request.path)
         if route is None:
             # without a key, nobody learns which paths exist
@@ -464,6 +468,8 @@ class App:
         health = self._parts.engine.health()
         if health.state == "loading":
             raise loading_error(health.phase, health.fraction, health.elapsed_s)
+        if health.state == "restarting":
+            raise UserError(503, "engine_restarting", health.reason, None, 2.0)
         if health.state in ("dead", "draining"):
             raise UserError(503, f"server_{health.state}", health.reason, None, 5.0)
 
