@@ -26,6 +26,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.config": (1, None),
     "vsrv.log": (1, None),
     "vsrv.systemd": (1, None),
+    "vsrv.keyfile": (1, None),
     "vsrv.metrics": (1, None),
     "vsrv.hub": (1, None),
     "vsrv.demo": (2, None),
@@ -42,6 +43,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.serve": (7, "front"),
     "vsrv.certificates": (1, None),
     "vsrv.bench": (7, "front"),
+    "vsrv.keys": (7, "front"),
     "vsrv.cli": (8, None),
     "vsrv.__main__": (9, None),
 }

@@ -36,6 +36,7 @@ _HELP = """usage: vsrv COMMAND [options]
   serve [MODEL]   serve a model (a Hugging Face folder or hub id; the embedded demo model without one)
   bench           measure an OpenAI-compatible server
   cert            make a development certificate authority and a certificate signed by it
+  keys            make, list, revoke and rotate the keys of a key file
   config          print every effective setting and where it comes from
   version         print the version
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     if command in ("version", "--version", "-V"):
         print(f"vsrv {vsrv.__version__}")
         return 0
-    commands = {"serve": _serve, "config": _config, "bench": _bench, "cert": _cert}
+    commands = {"serve": _serve, "config": _config, "bench": _bench, "keys": _keys, "cert": _cert}
     if command not in commands:
         print(f"vsrv: no command {command!r}; there are {', '.join((*commands, 'version'))}", file=sys.stderr)
         return EXIT_USAGE
@@ -90,6 +91,12 @@ def _config(arguments: list[str]) -> int:
     config = _resolved(arguments)
     print("\n".join(shown(config)))
     return 0
+
+
+def _keys(arguments: list[str]) -> int:
+    from vsrv import keys
+
+    return keys.run(arguments, _Parser(prog="vsrv keys", description="Change a key file of `vsrv serve`."))
 
 
 def _resolved(arguments: list[str]) -> ServeConfig:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsrv.errors import ConfigError
+from vsrv.keyfile import read_key_file
 from vsrv.options import OPTIONS, SAMPLING, Option
 
 if TYPE_CHECKING:
@@ -379,10 +380,11 @@ def _cross_check(values: Values) -> None:
         not get("uds")
         and not is_loopback(get("host"))
         and not get("api-key")
+        and not get("api-key-file")
         and not get("allow-unauthenticated")
     ):
         raise ConfigError(
-            f"--host {get('host')} can be reached by others and no key is set: give --api-key, or --allow-unauthenticated "
+            f"--host {get('host')} can be reached by others and no key is set: give --api-key or --api-key-file, or --allow-unauthenticated "
             "if everybody who reaches this port may use the model"
         )
     if bool(get("ssl-certfile")) != bool(get("ssl-keyfile")):
@@ -394,12 +396,18 @@ def _cross_check(values: Values) -> None:
         raise ConfigError(
             "--ssl-cert-reqs needs --ssl-ca-certs: the CA that client certificates are checked against"
         )
-    for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs"):
+    for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "api-key-file"):
         if get(name) and not Path(get(name)).is_file():
             raise ConfigError(f"--{name} {get(name)}: no such file")
     if get("allow-credentials") and "*" in get("allowed-origins"):
         raise ConfigError(
             "--allow-credentials needs exact --allowed-origins: a browser refuses * with credentials"
+        )
+    if get("api-key-file"):
+        read_key_file(Path(get("api-key-file")))  # said before the port is bound and a model is loaded
+    if get("metrics-auth") == "key" and not get("api-key") and not get("api-key-file"):
+        raise ConfigError(
+            "--metrics-auth key needs --api-key or --api-key-file: there is no key that could be sent"
         )
     for origin in get("allowed-origins"):
         if origin != "*" and not _ORIGIN.fullmatch(origin):

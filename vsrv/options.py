@@ -215,6 +215,38 @@ OPTIONS: tuple[Option, ...] = (
         secret=True,
     ),
     Option(
+        "api-key-file",
+        "str",
+        None,
+        "security",
+        "TOML or JSON file of keys with tenants, scopes, expiry and limits (`vsrv keys`); reloaded when it changes",
+    ),
+    Option(
+        "metrics-auth",
+        "str",
+        "none",
+        "security",
+        "who may read /metrics: none is everybody, without the series of tenants on the main port; key is a key with the scope metrics",
+        choices=("none", "key"),
+    ),
+    Option(
+        "metrics-port",
+        "int",
+        None,
+        "network",
+        "port of its own for /metrics on the same host, by plain HTTP; the main port does not answer /metrics then",
+        low=1,
+        high=65535,
+    ),
+    Option(
+        "prefix-cache-scope",
+        "str",
+        "tenant",
+        "security",
+        "who shares cached prompts; whoever does can find out by timing what others have sent",
+        choices=("tenant", "key", "shared"),
+    ),
+    Option(
         "allow-unauthenticated", "bool", False, "security", "serve a non-loopback address without any key"
     ),
     Option(
@@ -571,6 +603,34 @@ OPTIONS: tuple[Option, ...] = (
         human=True,
     ),
     Option(
+        "max-num-queued-bytes",
+        "int",
+        256 << 20,
+        "performance",
+        "bytes of request bodies in memory; above it 503 with Retry-After",
+        low=1 << 20,
+        high=1 << 40,
+        human=True,
+    ),
+    Option(
+        "queue-timeout",
+        "float",
+        300.0,
+        "performance",
+        "seconds that a request may wait for its turn, then 503 queue_timeout; 0 = no limit",
+        low=0,
+        high=86400,
+    ),
+    Option(
+        "request-timeout",
+        "float",
+        0.0,
+        "performance",
+        "seconds that a request may take in all, then 504 request_timeout; 0 = no limit; a client may ask for less by X-Request-Timeout",
+        low=0,
+        high=86400,
+    ),
+    Option(
         "max-n-sequences",
         "int",
         64,
@@ -652,6 +712,18 @@ OPTIONS: tuple[Option, ...] = (
     Option("log-format", "str", "text", "operation", "form of log lines", choices=("text", "json")),
     Option(
         "enable-log-requests", "bool", True, "operation", "one line for each request, never with prompt text"
+    ),
+    Option(
+        "log-prompts", "bool", False, "operation", "show the beginning of each prompt in its request's line"
+    ),
+    Option(
+        "max-log-len",
+        "int",
+        200,
+        "operation",
+        "characters of a prompt that --log-prompts shows",
+        low=1,
+        high=65536,
     ),
     Option("disable-uvicorn-access-log", "bool", False, "operation", "no line for each request"),
     Option(

@@ -83,7 +83,7 @@ def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
 
 
 def _has_keys(config: ServeConfig) -> bool:
-    return bool(config.get("api-key"))
+    return bool(config.get("api-key") or config.get("api-key-file"))
 
 
 def _raise_file_limit(connections: int) -> None:
@@ -129,6 +129,20 @@ def _listen(config: ServeConfig) -> socket.socket:
             )
             raise ConfigError(f"cannot listen on --host {host} --port {port}: {hint}") from None
     sock.listen(2048)
+    sock.setblocking(False)
+    return sock
+
+
+def _listen_for_metrics(config: ServeConfig) -> socket.socket | None:
+    """The listening socket of --metrics-port, if there is one. Raises ConfigError."""
+    host, port = config.get("host").strip("[]"), config.get("metrics-port")
+    if not port:
+        return None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.create_server((host, port), family=family, backlog=16)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on --host {host} --metrics-port {port}: {error.strerror}") from None
     sock.setblocking(False)
     return sock
 
@@ -209,11 +223,15 @@ class Front:
             config.get("root-path").rstrip("/"),
             around.trusted,
         )
+        self._metrics_socket = _listen_for_metrics(config)
+        self._metrics_server = HttpServer(self._scrape, limits, _plain_error, self._log.event)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)
         await self._server.start(self._socket, self._tls.context if self._tls else None)
+        if self._metrics_socket is not None:
+            await self._metrics_server.start(self._metrics_socket)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
@@ -369,6 +387,7 @@ class Front:
             await self._prepare.stop()
         await self._server.drain(1.0)  # streams get their error event now that the engine has ended
         await self._server.stop()
+        await self._metrics_server.stop()
         self._log.event("info", "stopped")
 
     # loading
@@ -397,7 +416,11 @@ class Front:
         await self._prepare.start()
         await self._wait_for_engine(engine)
         assert engine.ready is not None
-        self._loaded.app = await build(engine, self._prepare, self._log)
+        self._loaded.app = app = await build(engine, self._prepare, self._log)
+        self._reloads.append(functools.partial(_reload_keys, app))
+        app.metrics.certificate_expiry = lambda: self.certificate_not_after
+        self._supervisor.on_stall = app.metrics.engine_stalled
+        self._supervisor.on_restart = app.metrics.engine_restarted
         for line in engine.ready.budget:
             self._log.event("info", line)
         self._announce()
@@ -470,6 +493,16 @@ class Front:
             return await self._loaded.app(request)
         return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
 
+    async def _scrape(self, request: Request) -> Response | StreamingResponse:
+        if self._loaded.app is not None:
+            return await self._loaded.app.scrape(request)
+        return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
+
+
+def _reload_keys(app: App, config: ServeConfig) -> None:
+    """The key file again; what is wrong with it is logged by the keys themselves, which stay."""
+    app.reload()
+
 
 def _in_thread(function: Callable[[], Path]) -> asyncio.Future[Path]:
     """As run_in_executor, but in a daemon thread: a download that hangs does not keep the process from ending."""
@@ -522,17 +555,20 @@ def _plain_error(error: UserError, request_id: str) -> Response:
 
 def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient, PrepareClient, Log], Any]:
     """Import and build what needs no engine (about 0.3 s, in a thread); returns what finishes the App once it is ready."""
+    from vsrv.api.admission import Admission, AdmissionLimits
     from vsrv.api.app import ApiOptions, App, Parts
-    from vsrv.api.auth import Keys
+    from vsrv.api.auth import KeyPolicy, Keys
     from vsrv.api.chat import ChatStyle
     from vsrv.api.cors import Cors
-    from vsrv.api.generation import Admission, AdmissionLimits
+    from vsrv.api.fairness import EngineRoom
     from vsrv.metrics import Metrics
     from vsrv.prepare_worker import build_preparer
     from vsrv.text.tokenizer import Tokenizer
 
     get = config.get
     tokenizer = Tokenizer(folder)
+    policy = KeyPolicy(get("prefix-cache-scope"), get("metrics-auth") == "key")
+    key_file = Path(get("api-key-file")) if get("api-key-file") else None
 
     async def finish(engine: EngineClient, prepare: PrepareClient, log: Log) -> App:
         assert engine.ready is not None
@@ -550,13 +586,14 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
             ),
         )
-        metrics = Metrics(facts.served_names[0])
+        metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
+        room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
         parts = Parts(
             engine=engine,
             prepare=prepare,
             tokenizer=tokenizer,
             facts=facts,
-            keys=Keys(get("api-key"), secrets.token_bytes(32)),
+            keys=Keys(get("api-key"), secrets.token_bytes(32), key_file, policy, log.event),
             cors=Cors(
                 get("allowed-origins"),
                 get("allowed-methods"),
@@ -566,13 +603,21 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             metrics=metrics,
             log=log,
             admission=Admission(
-                AdmissionLimits(get("max-num-queued-reqs"), get("max-num-queued-tokens")), metrics
+                AdmissionLimits(
+                    get("max-num-queued-reqs"),
+                    get("max-num-queued-tokens"),
+                    get("max-num-queued-bytes"),
+                    get("queue-timeout"),
+                ),
+                metrics,
+                room,
+                lambda: engine.beat is not None and engine.beat.num_waiting > room.spare,
             ),
         )
         style = ChatStyle(
             get("response-role"), get("enable-prompt-tokens-details"), get("enable-force-include-usage")
         )
-        return App(
+        app = App(
             parts,
             ApiOptions(
                 style=style,
@@ -581,10 +626,15 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 log_requests=get("enable-log-requests") and not get("disable-uvicorn-access-log"),
                 quiet_paths=frozenset(get("disable-access-log-for-endpoints").split(",")),
                 metrics_enabled=not get("disable-log-stats"),
+                metrics_on_own_port=bool(get("metrics-port")),
+                request_timeout_s=get("request-timeout"),
+                logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
                 fingerprint=_fingerprint(config, folder),
                 created=int((folder / "config.json").stat().st_mtime),
             ),
         )
+        app.watch_keys()
+        return app
 
     return finish
 

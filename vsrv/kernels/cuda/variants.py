@@ -15,7 +15,7 @@ _WIDTHS = (2048, 4096, 8192)  # each stands for all hidden sizes up to it and ab
 
 def shipped(arch: Arch) -> tuple[KernelSpec, ...]:
     """The rows for one architecture: bfloat16 for head_dim 64 and 128, float16 for 128, and what both share."""
-    rows = [ops.plan_spec(), *ops.SamplingVariant.of(arch).specs()]
+    rows = [ops.plan_spec(), *ops.SamplingVariant().specs()]
     for dtype, dims in (("bfloat16", (64, 128)), ("float16", (128,))):
         for dim in dims:
             rows += [ops.decode_spec(arch, dtype, dim), ops.prefill_spec(arch, dtype, dim)]
