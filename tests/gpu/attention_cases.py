@@ -54,7 +54,9 @@ class Paged:
         total, width = sum(counts) + 1, max([*counts, 1]) + 1
         order = torch.randperm(total - 1, generator=random, device=device)
         self.tables = torch.full((len(ends), width), total - 1, dtype=torch.int32, device=device)
-        self.k, self.v, self.q = ([draw(end, heads) for end in ends] for heads in (kv_heads, kv_heads, self.num_heads))
+        self.k, self.v, self.q = (
+            [draw(end, heads) for end in ends] for heads in (kv_heads, kv_heads, self.num_heads)
+        )
         shape = (total, kv_heads, layout.halves(head_dim), layout.BLOCK, 8, 8)
         self.k_cache, self.v_cache = (torch.zeros(shape, dtype=kind, device=device) for _ in range(2))
         at = 0
@@ -75,7 +77,9 @@ class Paged:
         parts = []
         for row in rows:
             first, end = spans[row]
-            part = sentinels(self.target, self.dtype, max(1, end - first), width + 2 * self.kv_heads * self.head_dim)
+            part = sentinels(
+                self.target, self.dtype, max(1, end - first), width + 2 * self.kv_heads * self.head_dim
+            )
             part[: end - first, :width] = self.q[row][first:end].reshape(end - first, width)
             parts.append(part)
         return torch.cat(parts)
@@ -119,7 +123,10 @@ class Paged:
         first, end = span
         group = self.num_heads // self.kv_heads
         q = self.q[row][first:end].double().transpose(0, 1)
-        k, v = (values[:end].double().transpose(0, 1).repeat_interleave(group, 0) for values in (self.k[row], self.v[row]))
+        k, v = (
+            values[:end].double().transpose(0, 1).repeat_interleave(group, 0)
+            for values in (self.k[row], self.v[row])
+        )
         seen_by = torch.arange(first, end, device=q.device)
         places = torch.arange(end, device=q.device)
         step = max(1, _SCORES // (end * self.num_heads))
@@ -200,7 +207,11 @@ def decode_cases(tiny: bool) -> list[Case]:
         for head_dim in (64, 128, 80, 256):
             cases.append(attention_case("decode", dtype, head_dim, 4, 2, _decodes(_RAGGED)))
             cases.append(attention_case("decode", dtype, head_dim, 5, 1, _decodes(_RAGGED), 100))
-    cases += [attention_case("decode", "bfloat16", 128, group, 2, _decodes(_RAGGED)) for group in range(1, 17) if group not in (4, 5)]
+    cases += [
+        attention_case("decode", "bfloat16", 128, group, 2, _decodes(_RAGGED))
+        for group in range(1, 17)
+        if group not in (4, 5)
+    ]
     for batch in (1, 2, 3, 8, 64, 256):
         lengths = np.random.default_rng(batch).integers(1, 1500, batch).tolist()
         cases.append(attention_case("decode", "bfloat16", 128, 4, 8, _decodes(lengths)))
@@ -220,10 +231,14 @@ def prefill_cases(tiny: bool) -> list[Case]:
     cases = []
     for dtype in ("bfloat16", "float16"):
         for head_dim in (64, 128, 80, 256):
-            cases.append(attention_case("prefill", dtype, head_dim, 4, 2, [(0, 200), (150, 333), (0, 2), (64, 96)]))
+            cases.append(
+                attention_case("prefill", dtype, head_dim, 4, 2, [(0, 200), (150, 333), (0, 2), (64, 96)])
+            )
             cases.append(attention_case("prefill", dtype, head_dim, 3, 1, [(0, 300), (500, 530)], 61))
-    for group in (1, 2, 5, 7, 8, 12, 16):
-        cases.append(attention_case("prefill", "bfloat16", 128, group, 2, [(0, 77), (100, 228), (1000, 1003)]))
+    spans = [(0, 77), (100, 228), (1000, 1003)]
+    cases += [
+        attention_case("prefill", "bfloat16", 128, group, 2, spans) for group in (1, 2, 5, 7, 8, 12, 16)
+    ]
     cases += [
         attention_case("mixed", "bfloat16", 128, 4, 2, [(99, 100), (0, 1), (0, 64), (700, 720), (511, 512)]),
         attention_case("mixed", "bfloat16", 64, 7, 2, [(2999, 3000), (0, 129), (128, 257)], 200),

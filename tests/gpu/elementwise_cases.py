@@ -18,7 +18,12 @@ _EPS = 1e-5
 
 
 def _kernels(
-    target: Target, dtype: str, width: int, activation: str = "silu", heads: HeadShape | None = None, norms: bool = False
+    target: Target,
+    dtype: str,
+    width: int,
+    activation: str = "silu",
+    heads: HeadShape | None = None,
+    norms: bool = False,
 ) -> Kernels:
     kernels = target.kernels()
     shape = heads or HeadShape(1, 1, 64, 0.125)
@@ -90,7 +95,9 @@ def gate_case(dtype: str, activation: str, rows: int, width: int) -> Case:
 class Rope:
     """Tokens at scattered positions of one sequence; the last one is padding and must write nothing but its own q."""
 
-    def __init__(self, target: Target, dtype: str, head_dim: int, group: int, kv_heads: int, tokens: int) -> None:
+    def __init__(
+        self, target: Target, dtype: str, head_dim: int, group: int, kv_heads: int, tokens: int
+    ) -> None:
         self.target, self.dtype, self.tokens = target, dtype, tokens
         self.heads = HeadShape(group * kv_heads, kv_heads, head_dim, head_dim**-0.5)
         device, length = target.torch_device, 3 * tokens
@@ -105,9 +112,18 @@ class Rope:
         self.norms = [torch.rand(head_dim, device=device) + 0.5 for _ in range(2)]
         self.raw = _random(target, dtype, tokens, (group + 2) * kv_heads * head_dim)
 
-    def run(self, kernels: Kernels, norms: bool, rows: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def run(
+        self, kernels: Kernels, norms: bool, rows: slice
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """q, k and v in place, and the two pools, which start as sentinels."""
-        shape = (self.num_blocks, self.heads.num_kv_heads, layout.halves(self.heads.head_dim), layout.BLOCK, 8, 8)
+        shape = (
+            self.num_blocks,
+            self.heads.num_kv_heads,
+            layout.halves(self.heads.head_dim),
+            layout.BLOCK,
+            8,
+            8,
+        )
         pools = tuple(sentinels(self.target, self.dtype, *shape) for _ in range(2))
         qkv = self.raw[rows].clone()
         meta = AttentionMetadata(self.positions[rows], self.slots[rows], None, None, None, 1, 1)
@@ -164,14 +180,16 @@ def product_case(rows: int, n: int, k: int, bias: bool, wide: bool) -> Case:
         packed = kernels.pack_linear(weight, offset, "bfloat16")
         x = _random(target, "bfloat16", rows, k)
         kind = torch.float32 if wide else torch.bfloat16
-        held_out = torch.full((rows + 1, n + (2 if wide else 0)), float("nan"), dtype=kind, device=target.torch_device)
+        held_out = torch.full(
+            (rows + 1, n + (2 if wide else 0)), float("nan"), dtype=kind, device=target.torch_device
+        )
         out = held_out[:rows, :n]
         kernels.linear(x, packed, out)
         target.finish()
-        exact = x.double().cpu() @ weight.double().T
+        exact = x.double() @ weight.to(x.device).double().T
         if offset is not None:
-            exact += offset.to(torch.bfloat16).double()
-        found = errors(out.cpu(), exact)
+            exact += offset.to(x.device, torch.bfloat16).double()
+        found = errors(out, exact)
         if not (torch.isnan(held_out[rows:]).all() and torch.isnan(held_out[:, n:]).all()):
             raise AssertionError("wrote outside of its rows and columns")
         limit = Errors(1e-5, 1e-4, 1e-4)
@@ -196,11 +214,23 @@ def elementwise_cases(tiny: bool) -> list[Case]:
     cases = [
         product_case(rows, n, k, bias, wide)
         for rows in (1, 7, 64)
-        for n, k, bias, wide in ((4096, 1024, False, False), (1152, 896, True, False), (1002, 512, False, True), (151936, 1024, False, True))
+        for n, k, bias, wide in (
+            (4096, 1024, False, False),
+            (1152, 896, True, False),
+            (1002, 512, False, True),
+            (151936, 1024, False, True),
+        )
     ]
     for dtype in _DTYPES:
-        cases += [norm_case(dtype, rows, width) for rows, width in ((1, 64), (5, 1000), (33, 2560), (300, 4096), (7, 8192))]
-        cases += [gate_case(dtype, kind, 37, width) for kind in ("silu", "gelu", "gelu_tanh") for width in (96, 11008)]
+        cases += [
+            norm_case(dtype, rows, width)
+            for rows, width in ((1, 64), (5, 1000), (33, 2560), (300, 4096), (7, 8192))
+        ]
+        cases += [
+            gate_case(dtype, kind, 37, width)
+            for kind in ("silu", "gelu", "gelu_tanh")
+            for width in (96, 11008)
+        ]
         for head_dim, group, kv_heads in ((64, 7, 2), (128, 4, 8), (80, 1, 3), (256, 2, 1)):
             cases += [rope_case(dtype, head_dim, group, kv_heads, norms, 200) for norms in (False, True)]
     return cases

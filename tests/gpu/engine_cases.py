@@ -37,7 +37,9 @@ def run(engine: Engine, requests: Requests) -> dict[int, Answer]:
     while engine.has_work():
         for output in engine.step():
             if isinstance(output, Failed):
-                raise AssertionError(f"the engine failed on sequence {output.seq_id}: {output.message} (trace above)")
+                raise AssertionError(
+                    f"the engine failed on sequence {output.seq_id}: {output.message} (trace above)"
+                )
             answers[output.seq_id].tokens += output.token_ids.tolist()
             if output.logprobs is not None:
                 answers[output.seq_id].logprobs += output.logprobs.values.tolist()
@@ -52,7 +54,9 @@ class Judge:
         import transformers
 
         def network(dtype: torch.dtype) -> Any:
-            made = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+            made = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, attn_implementation="eager"
+            )
             return made.to(target.torch_device).eval()
 
         self._exact, self._rounded = network(torch.float32), network(torch.bfloat16)
@@ -64,13 +68,18 @@ class Judge:
         widest = 0.0
         for seq_id, (prompt, params) in requests.items():
             tokens = answers[seq_id].tokens
-            assert len(tokens) == params.max_tokens, f"sequence {seq_id}: {len(tokens)} of {params.max_tokens} tokens"
+            assert len(tokens) == params.max_tokens, (
+                f"sequence {seq_id}: {len(tokens)} of {params.max_tokens} tokens"
+            )
             ids = torch.tensor([prompt + tokens], device=self._device)
             with torch.inference_mode():
-                exact, rounded = (net(ids).logits[0, len(prompt) - 1 : -1].float() for net in (self._exact, self._rounded))
-            noise = 2 * float((exact - rounded).abs().max()) + 1e-3
-            widest = max(widest, noise)
-            for place, (row, token) in enumerate(zip(exact, tokens, strict=True)):
+                exact, rounded = (
+                    net(ids).logits[0, len(prompt) - 1 : -1].float() for net in (self._exact, self._rounded)
+                )
+            # per position, since noise grows where activations are large; our noise is another draw of the same size
+            noises = 7 * (exact - rounded).square().mean(-1).sqrt() + 1e-3
+            widest = max(widest, float(noises.max()))
+            for place, (row, token, noise) in enumerate(zip(exact, tokens, noises.tolist(), strict=True)):
                 best = row.topk(2)
                 lead = float(best.values[0] - best.values[1])
                 behind = float(best.values[0] - row[token])
@@ -112,7 +121,7 @@ def _requests(target: Target, tokens: int, **options: Any) -> Requests:
     random = torch.Generator().manual_seed(3)
     lengths = (19, 1, 9) if target.tiny else (300, 1, 40, 129, 16, 17, 77, 5, 200, 64, 33)
     prompts = [torch.randint(low, high, (n,), generator=random).tolist() for n in lengths]
-    prompts += [prompts[0][:17] + [7, 8], prompts[0][:17]]
+    prompts += [[*prompts[0][:17], 7, 8], prompts[0][:17]]
     params = SamplingParams(tokens, ignore_eos=True, **{"temperature": 0.0, **options})
     return {index: (prompt, params) for index, prompt in enumerate(prompts, 1)}
 
@@ -134,11 +143,15 @@ def _equal(what: str, first: dict[int, Answer], second: dict[int, Answer]) -> No
     for seq_id, answer in first.items():
         other = second[seq_id]
         if answer.tokens != other.tokens:
-            place = next(i for i, (a, b) in enumerate(zip(answer.tokens, other.tokens, strict=True)) if a != b)
+            place = next(
+                i for i, (a, b) in enumerate(zip(answer.tokens, other.tokens, strict=True)) if a != b
+            )
             raise AssertionError(f"{what}: sequence {seq_id} differs from token {place} on")
         if answer.logprobs != other.logprobs:
             away = max(abs(a - b) for a, b in zip(answer.logprobs, other.logprobs, strict=True))
-            raise AssertionError(f"{what}: sequence {seq_id}: same tokens, log probabilities differ by up to {away:.1e}")
+            raise AssertionError(
+                f"{what}: sequence {seq_id}: same tokens, log probabilities differ by up to {away:.1e}"
+            )
 
 
 def parity_case(lab: Lab, family: str, lag: int, graphs: bool) -> Case:
@@ -148,7 +161,9 @@ def parity_case(lab: Lab, family: str, lag: int, graphs: bool) -> Case:
         engine = lab.engine(target, family, lag=lag, graphs=graphs, caching=True)
         return lab.judge(target, family).check(requests, run(engine, requests))
 
-    return Case(f"greedy tokens of transformers: {family}, lag {lag}, {'graphs' if graphs else 'eager'}", run_case)
+    return Case(
+        f"greedy tokens of transformers: {family}, lag {lag}, {'graphs' if graphs else 'eager'}", run_case
+    )
 
 
 def _same_shapes(lab: Lab, what: str, first: dict[str, Any], second: dict[str, Any]) -> Case:
@@ -178,7 +193,10 @@ def preemption_case(lab: Lab) -> Case:
         params = SamplingParams(tokens, temperature=0.0, ignore_eos=True)
         prompts = [[3 + (index * 31 + place * 7) % 87 for place in range(length)] for index in range(count)]
         requests = {index + 1: (prompt, params) for index, prompt in enumerate(prompts)}
-        plenty, tight = lab.engine(target, "Qwen3", budget=512), lab.engine(target, "Qwen3", blocks=blocks, budget=512)
+        plenty, tight = (
+            lab.engine(target, "Qwen3", budget=512),
+            lab.engine(target, "Qwen3", blocks=blocks, budget=512),
+        )
         calm, pressed = run(plenty, requests), run(tight, requests)
         assert tight.scheduler.num_preemptions > 0, "the pool was not tight enough to show anything"
         assert plenty.scheduler.num_preemptions == 0
@@ -227,9 +245,16 @@ def prompt_logprobs_case(lab: Lab) -> Case:
         assert rows is not None and rows.num_positions == len(prompt) - 1
         judge = lab.judge(target, "Qwen3")
         with torch.inference_mode():
-            expected = judge._exact(torch.tensor([prompt], device=target.torch_device)).logits[0].log_softmax(-1).cpu()
+            expected = (
+                judge._exact(torch.tensor([prompt], device=target.torch_device))
+                .logits[0]
+                .log_softmax(-1)
+                .cpu()
+            )
         away = [abs(rows.values[3 * p] - float(expected[p, prompt[p + 1]])) for p in range(len(prompt) - 1)]
-        assert max(away) < 0.3 and sum(away) / len(away) < 0.08, f"worst {max(away):.3f}, mean {sum(away) / len(away):.3f}"
+        assert max(away) < 0.3 and sum(away) / len(away) < 0.08, (
+            f"worst {max(away):.3f}, mean {sum(away) / len(away):.3f}"
+        )
         return f"{len(away)} positions, worst {max(away):.3f}"
 
     return Case("log probabilities of a prompt", run_case)
@@ -241,7 +266,7 @@ def engine_cases(tiny: bool) -> list[Case]:
     cases = [parity_case(lab, family, 1, True) for family in families]
     cases += [
         _same_shapes(lab, "graph = eager", {"graphs": True}, {"graphs": False}),
-        _same_shapes(lab, "lag 1 = lag 0", {"lag": 1}, {"lag": 0}),
+        _same_shapes(lab, "lag 1 = lag 0", {"lag": 1, "graphs": not tiny}, {"lag": 0, "graphs": not tiny}),
         preemption_case(lab),
         solo_case(lab),
         prompt_logprobs_case(lab),
@@ -249,4 +274,3 @@ def engine_cases(tiny: bool) -> list[Case]:
     if not tiny:
         cases += [parity_case(lab, family, 0, False) for family in families]
     return cases
-

@@ -16,7 +16,19 @@ from vsrv import boot
 from vsrv.kernels.cuda import operations as ops
 from vsrv.kernels.cuda.source import Arch, KernelSpec, parse_arch
 
-_PACKAGES = ("torch", "numpy", "numba", "numba-cuda", "llvmlite", "cuda-bindings", "cuda-core", "cuda-pathfinder", "triton", "transformers", "safetensors")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "numba",
+    "numba-cuda",
+    "llvmlite",
+    "cuda-bindings",
+    "cuda-core",
+    "cuda-pathfinder",
+    "triton",
+    "transformers",
+    "safetensors",
+)
 _LIBRARIES = ("nvvm", "nvrtc", "nvJitLink")
 
 

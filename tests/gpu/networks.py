@@ -55,7 +55,10 @@ def write_weights(folder: Path) -> None:
     def ones(n: int) -> torch.Tensor:
         return torch.ones(n, dtype=torch.bfloat16)
 
-    tensors = {"model.embed_tokens.weight": matrix(config["vocab_size"], hidden), "model.norm.weight": ones(hidden)}
+    tensors = {
+        "model.embed_tokens.weight": matrix(config["vocab_size"], hidden),
+        "model.norm.weight": ones(hidden),
+    }
     for index in range(config["num_hidden_layers"]):
         at = f"model.layers.{index}"
         tensors |= {
@@ -73,9 +76,23 @@ def save_random(folder: Path, family: str, tiny: bool) -> Path:
     """A small network of a family, with weights large enough that greedy choices are mostly clear."""
     import transformers
 
-    sizes: dict[str, Any] = dict(vocab_size=998, hidden_size=256, intermediate_size=640, num_hidden_layers=3, num_attention_heads=8, num_key_value_heads=2)
+    sizes: dict[str, Any] = dict(
+        vocab_size=998,
+        hidden_size=256,
+        intermediate_size=640,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+    )
     if tiny:
-        sizes = dict(vocab_size=98, hidden_size=64, intermediate_size=80, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1)
+        sizes = dict(
+            vocab_size=98,
+            hidden_size=64,
+            intermediate_size=80,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+        )
     sizes |= dict(max_position_embeddings=1024, eos_token_id=2, bos_token_id=1, pad_token_id=0)
     heads = dict(head_dim=64)
     if family == "Llama":
@@ -92,7 +109,11 @@ def save_random(folder: Path, family: str, tiny: bool) -> Path:
     spread = 0.3 if tiny else 0.12
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if parameter.dim() > 1:
+            if "q_proj.weight" in name or "k_proj.weight" in name:
+                parameter.normal_(
+                    0, spread / 3
+                )  # else scores are so large that rounding decides which token is seen
+            elif parameter.dim() > 1:
                 parameter.normal_(0, spread)
             elif name.endswith("bias"):
                 parameter.normal_(0, 0.2)

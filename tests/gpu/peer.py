@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import time
@@ -20,11 +21,17 @@ def main() -> None:
     from throughput_bench import lengths
 
     tiny, cap = "--tiny" in sys.argv, float(sys.argv[-1])
-    values = {key: value for key, value in (TINY if tiny else QWEN3_06B).items() if key not in ("architectures", "torch_dtype")}
+    values = {
+        key: value
+        for key, value in (TINY if tiny else QWEN3_06B).items()
+        if key not in ("architectures", "torch_dtype")
+    }
     config = transformers.Qwen3Config(**values | {"eos_token_id": None})
     device = "cpu" if tiny else "cuda"
     with torch.device(device):
-        network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
+        network = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16, attn_implementation="sdpa"
+        ).eval()
     vocabulary, draw = config.vocab_size, random.Random(1)
     generation = transformers.GenerationConfig(
         do_sample=False, max_new_tokens=1024, eos_token_id=vocabulary + 63, pad_token_id=0
@@ -51,7 +58,8 @@ def main() -> None:
                 words += "; tokens of unfinished ones are not counted"
             line = {"tokens": tokens + (running or 0), "seconds": now - began, "words": words}
             print(json.dumps(line), flush=True)
-    manager.stop(block=False)
+    sys.stdout.flush()
+    os._exit(0)  # its thread may be in the middle of a batch, and nobody waits for it
 
 
 def _first(manager: Any, cap: float) -> None:
@@ -66,7 +74,10 @@ def _first(manager: Any, cap: float) -> None:
 def _unfinished(manager: Any) -> int | None:
     """Tokens of requests that are running; None where this version of transformers keeps them elsewhere."""
     try:
-        return sum(len(state.generated_tokens) for state in list(manager.batch_processor.scheduler.active_requests.values()))
+        return sum(
+            len(state.generated_tokens)
+            for state in list(manager.batch_processor.scheduler.active_requests.values())
+        )
     except AttributeError:
         return None
 

@@ -18,12 +18,12 @@ class Recorder:
     """Appends events to a file, each complete when `write` returns: the process may be killed at any time."""
 
     def __init__(self, path: Path, part: str) -> None:
-        self._file = open(path, "a")  # noqa: SIM115 - open as long as the process lives
-        self._part = part
+        self._path, self._part = path, part
 
     def write(self, kind: str, **values: Any) -> None:
-        self._file.write(json.dumps({"kind": kind, "part": self._part, **values}, default=str) + "\n")
-        self._file.flush()
+        line = json.dumps({"kind": kind, "part": self._part, **values}, default=str)
+        with open(self._path, "a") as file:
+            file.write(line + "\n")
 
     def fact(self, name: str, value: Any) -> None:
         say(f"  {name}: {value}")
@@ -79,9 +79,15 @@ def table(events: Iterable[Event]) -> str:
     for part in dict.fromkeys(event["part"] for event in events):
         cases = [event for event in events if event["part"] == part and event["kind"] == "case"]
         failed = sum(not case["ok"] for case in cases)
-        seconds = sum(event["seconds"] for event in events if event["part"] == part and event["kind"] == "end")
+        seconds = sum(
+            event["seconds"] for event in events if event["part"] == part and event["kind"] == "end"
+        )
         lines.append(f"{part:15} {len(cases):5} {failed:7} {seconds:8.1f}")
-    lines += [f"FAILED {e['part']}: {e['case']}: {e['detail']}" for e in events if e["kind"] == "case" and not e["ok"]]
+    lines += [
+        f"FAILED {e['part']}: {e['case']}: {e['detail']}"
+        for e in events
+        if e["kind"] == "case" and not e["ok"]
+    ]
     lines += [f"{e['part']}: {e['text']}" for e in events if e["kind"] == "note"]
     figures = [event for event in events if event["kind"] == "figure"]
     if figures:

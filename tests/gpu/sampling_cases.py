@@ -61,14 +61,21 @@ def filtered(x: Floats, params: SamplingParams) -> Floats:
         order = np.argsort(-x, kind="stable")
         rising = -x[order]
         before = np.concatenate(([0.0], np.cumsum(weights[order])))
-        above = before[np.searchsorted(rising, rising, "left")]  # of all strictly larger ones: equal logits stand together
+        above = before[
+            np.searchsorted(rising, rising, "left")
+        ]  # of all strictly larger ones: equal logits stand together
         x = x.copy()
         x[order[above >= params.top_p]] = -np.inf
     return x
 
 
 def choose(
-    logits: NDArray[np.float32], params: SamplingParams, seed: int, prompt: list[int], output: list[int], mask: Any
+    logits: NDArray[np.float32],
+    params: SamplingParams,
+    seed: int,
+    prompt: list[int],
+    output: list[int],
+    mask: Any,
 ) -> tuple[int, float]:
     """The token, and by how much it wins: what reference.sample does, for any vocabulary."""
     x = reference.processed_logits(logits, params, prompt, output, mask)
@@ -87,7 +94,9 @@ def check_references(context: Context) -> str:
         params = SamplingParams(50, **options)
         for _ in range(20):
             logits = (random.normal(size=101) * 3).round(1).astype(np.float32)
-            assert choose(logits, params, seed, [5], [7, 7], None)[0] == reference.sample(logits, params, seed, [5], [7, 7])
+            assert choose(logits, params, seed, [5], [7, 7], None)[0] == reference.sample(
+                logits, params, seed, [5], [7, 7]
+            )
     return f"{20 * len(SAMPLINGS)} rows"
 
 
@@ -97,29 +106,41 @@ class Bench:
     def __init__(self, target: Target, vocabulary: int, max_slots: int) -> None:
         self.target, self.vocabulary = target, vocabulary
         self.kernels: Kernels = target.kernels()
-        self.kernels.prepare(KernelShapes("bfloat16", 64, 64, "silu", False, (HeadShape(1, 1, 64, 0.125),), 4, 16))
+        self.kernels.prepare(
+            KernelShapes("bfloat16", 64, 64, "silu", False, (HeadShape(1, 1, 64, 0.125),), 4, 16)
+        )
         self.state = self.kernels.new_sampling_state(max_slots, vocabulary)
         target.blocking = True
 
     def placed(self, rows: NDArray[np.float32]) -> torch.Tensor:
         stride = -(-self.vocabulary // 4) * 4
-        logits = torch.full((len(rows), stride), float("nan"), device=self.target.torch_device)[:, : self.vocabulary]
+        logits = torch.full((len(rows), stride), float("nan"), device=self.target.torch_device)[
+            :, : self.vocabulary
+        ]
         logits.copy_(torch.from_numpy(rows))
         return logits
 
-    def sample(self, rows: NDArray[np.float32], slots: list[int], mask: NDArray[np.bool_] | None) -> list[int]:
+    def sample(
+        self, rows: NDArray[np.float32], slots: list[int], mask: NDArray[np.bool_] | None
+    ) -> list[int]:
         logits, device = self.placed(rows), self.target.torch_device
         bits = None
         if mask is not None:
             words = -(-self.vocabulary // 32) * 32
-            packed = np.packbits(np.pad(mask, ((0, 0), (0, words - self.vocabulary))), axis=1, bitorder="little")
+            packed = np.packbits(
+                np.pad(mask, ((0, 0), (0, words - self.vocabulary))), axis=1, bitorder="little"
+            )
             bits = torch.from_numpy(packed.view(np.int32).copy()).to(device)
         out = torch.full((len(slots) + 1,), POISON, dtype=torch.int32, device=device)
-        self.kernels.sample(logits, torch.tensor(slots, dtype=torch.int32, device=device), self.state, bits, out[:-1])
+        self.kernels.sample(
+            logits, torch.tensor(slots, dtype=torch.int32, device=device), self.state, bits, out[:-1]
+        )
         self.target.finish()
         np.testing.assert_array_equal(logits.cpu().numpy(), rows, "logits are read again for logprobs")
         assert int(out[-1]) == POISON, "wrote behind the last row"
-        assert [int(self.state.last_token[slot]) for slot in slots] == out[:-1].tolist(), "slots forget their tokens"
+        assert [int(self.state.last_token[slot]) for slot in slots] == out[:-1].tolist(), (
+            "slots forget their tokens"
+        )
         return [int(token) for token in out[:-1]]
 
 
@@ -149,10 +170,14 @@ def sampling_case(vocabulary: int, options: dict[str, Any], rows: int, steps: in
                 own = None if mask is None else mask[row]
                 token, lead = choose(logits[row], params, 1000 + row, prompts[row], outputs[row], own)
                 if ids[row] != token:
-                    assert lead < NEAR, f"step {step} row {row}: {ids[row]}, the reference {token} leads by {lead:.2e}"
+                    assert lead < NEAR, (
+                        f"step {step} row {row}: {ids[row]}, the reference {token} leads by {lead:.2e}"
+                    )
                     near += 1
                 outputs[row].append(ids[row])
-        return f"{rows * steps} rows as the reference" + (f", {near} of them nearly equal choices" if near else "")
+        return f"{rows * steps} rows as the reference" + (
+            f", {near} of them nearly equal choices" if near else ""
+        )
 
     return Case(f"sample V{vocabulary} {options} mask {masked}", run)
 
@@ -161,7 +186,9 @@ def logprobs_case(vocabulary: int, k: int, rows: int) -> Case:
     def run(context: Context) -> str:
         bench = Bench(context.target, vocabulary, 4)
         random, device = seeded(), context.target.torch_device
-        values = (random.normal(size=(rows, vocabulary)) * 5).round(1).astype(np.float32)  # rounding makes ties
+        values = (
+            (random.normal(size=(rows, vocabulary)) * 5).round(1).astype(np.float32)
+        )  # rounding makes ties
         chosen = random.integers(0, vocabulary, rows).astype(np.int32)
         ids = torch.full((rows + 1, k + 1), POISON, dtype=torch.int32, device=device)
         found = torch.full((rows + 1, k + 1), float("nan"), device=device)
@@ -175,7 +202,9 @@ def logprobs_case(vocabulary: int, k: int, rows: int) -> Case:
             assert ids[row].tolist() == expected_ids, f"row {row}: {ids[row].tolist()}, not {expected_ids}"
             assert int(ranks[row]) == rank, f"row {row}: rank {int(ranks[row])}, not {rank}"
             away = np.abs(found[row].cpu().numpy() - np.array(expected))
-            assert (away <= 1e-5 + 1e-5 * np.abs(expected)).all(), f"row {row}: values differ by {away.max():.1e}"
+            assert (away <= 1e-5 + 1e-5 * np.abs(expected)).all(), (
+                f"row {row}: values differ by {away.max():.1e}"
+            )
             worst = max(worst, float(away.max()))
         assert int(ranks[rows]) == POISON and torch.isnan(found[rows]).all(), "wrote behind the last row"
         return f"ids and ranks equal, values within {worst:.1e}"
@@ -191,7 +220,10 @@ def sampling_cases(tiny: bool) -> list[Case]:
     large = 151936
     cases = [Case("references", check_references)]
     cases += [sampling_case(101, options, 6, 12, masked) for options in SAMPLINGS for masked in (False, True)]
-    cases += [logprobs_case(vocabulary, k, rows) for vocabulary, k, rows in ((5, 5, 7), (101, 0, 7), (1000, 20, 7), (large, 5, 64))]
+    cases += [
+        logprobs_case(vocabulary, k, rows)
+        for vocabulary, k, rows in ((5, 5, 7), (101, 0, 7), (1000, 20, 7), (large, 5, 64))
+    ]
     cases += [sampling_case(large, options, 8, 2, index % 3 == 2) for index, options in enumerate(SAMPLINGS)]
     cases.append(sampling_case(large, SAMPLINGS[6], 64, 1, False))
     return cases

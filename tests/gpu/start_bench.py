@@ -67,7 +67,9 @@ def _first_token(config: EngineConfig) -> tuple[float, dict[str, float]]:
                 phases.setdefault(frame.phase, seconds)
             elif isinstance(frame, Ready):
                 phases["ready"] = seconds
-                worker.send(Generate(1, array("I", [1, 2, 3, 4]), SamplingParams(1, temperature=0.0, ignore_eos=True)))
+                worker.send(
+                    Generate(1, array("I", [1, 2, 3, 4]), SamplingParams(1, temperature=0.0, ignore_eos=True))
+                )
             elif isinstance(frame, Step) and any(len(output.token_ids) for output in frame.outputs):
                 return seconds, phases
     finally:
@@ -79,7 +81,9 @@ def start(context: Context) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = write_config(Path(name), TINY if tiny else QWEN3_06B)
         write_weights(folder)
-        config = EngineConfig(str(folder), device="cpu" if tiny else "cuda", max_model_len=64 if tiny else 4096)
+        config = EngineConfig(
+            str(folder), device="cpu" if tiny else "cuda", max_model_len=64 if tiny else 4096
+        )
         first, _ = _first_token(config)  # makes the caches warm
         seconds, phases = _first_token(config)
     context.out.figure("process start to first token, Qwen3-0.6B shape", seconds, "s", 12, 8, lower=True)

@@ -98,10 +98,14 @@ def step_case(bench: Bench, batch: int, graphs: bool) -> Case:
             name = f"decode step, Qwen3-8B shape, batch {batch}, {'graphs' if graphs else 'eager'}, over its bytes"
             bars = (1.3, 1.15) if graphs else (None, None)
             context.out.figure(name, milliseconds / floor, "x", *bars, lower=True)
-            context.out.figure(f"decode step, batch {batch}, {'graphs' if graphs else 'eager'}", milliseconds, "ms")
+            context.out.figure(
+                f"decode step, batch {batch}, {'graphs' if graphs else 'eager'}", milliseconds, "ms"
+            )
             if graphs:
                 device = _replay_ms(target, runner.graphs, count)
-                context.out.figure(f"decode step, batch {batch}, the graph alone over its bytes", device / floor, "x")
+                context.out.figure(
+                    f"decode step, batch {batch}, the graph alone over its bytes", device / floor, "x"
+                )
             context.out.note(f"host, batch {batch}, {'graphs' if graphs else 'eager'}: {words}")
             return f"{milliseconds:.3f} ms, its bytes take {floor:.3f} ms"
         finally:
@@ -145,4 +149,6 @@ def _replay_ms(target: Target, graphs: Any, count: int) -> float:
 
 def step_cases(tiny: bool) -> list[Case]:
     bench = Bench()
-    return [step_case(bench, batch, graphs) for batch, graphs in ((1, True), (64, True), (1, False), (64, False))]
+    return [
+        step_case(bench, batch, graphs) for batch, graphs in ((1, True), (64, True), (1, False), (64, False))
+    ]

@@ -192,7 +192,9 @@ def errors(got: torch.Tensor, expected: torch.Tensor) -> Errors:
     got, expected = got.double().reshape(rows, -1), expected.double().reshape(rows, -1)
     if not torch.isfinite(got).all():
         bad = torch.nonzero(~torch.isfinite(got))
-        raise AssertionError(f"{len(bad)} values are not finite or were not written, first at {bad[0].tolist()}")
+        raise AssertionError(
+            f"{len(bad)} values are not finite or were not written, first at {bad[0].tolist()}"
+        )
     away = got - expected
     whole = float(away.norm() / expected.norm())
     row = float((away.norm(dim=1) / expected.norm(dim=1)).max())

@@ -39,13 +39,17 @@ def throughput(context: Context) -> str:
         sizes = dict(seqs=4, budget=32, max_len=64)
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), TINY if target.tiny else QWEN3_06B)
-        engine = make_engine(target, config, lag=1, graphs=True, blocks=blocks, dummy=True, **sizes)
+        engine = make_engine(
+            target, config, lag=1, graphs=True, blocks=blocks, dummy=True, caching=True, **sizes
+        )
     vocabulary = engine._runner.model.spec.vocab_size
     worker.warm_up(engine, vocabulary)
     draw = random.Random(1)
     for seq_id, (taken, given) in enumerate(requests, 1):
         prompt = array("I", [draw.randrange(vocabulary) for _ in range(taken)])
-        engine.add(Generate(seq_id, prompt, SamplingParams(given, temperature=0.6, ignore_eos=True, seed=seq_id)))
+        engine.add(
+            Generate(seq_id, prompt, SamplingParams(given, temperature=0.6, ignore_eos=True, seed=seq_id))
+        )
     target.finish()
     began, tokens = time.perf_counter(), 0
     with host_clock(engine) as sums:
@@ -54,12 +58,16 @@ def throughput(context: Context) -> str:
         target.finish()
     seconds = time.perf_counter() - began
     if engine.has_work():
-        context.out.note(f"stopped at {_CAP:.0f} s with {tokens} of {sum(given for _, given in requests)} tokens")
+        context.out.note(
+            f"stopped at {_CAP:.0f} s with {tokens} of {sum(given for _, given in requests)} tokens"
+        )
     rate = tokens / seconds
     roofline = _roofline(engine, requests, target.copy_rate())
     context.out.figure("256 requests, Qwen3-0.6B shape", rate, "tokens/s")
     context.out.figure("256 requests, share of the byte roofline", 100 * rate / roofline, "%", None, 60)
-    context.out.note(f"host in {engine.num_steps} steps of {seconds / engine.num_steps * 1e3:.2f} ms: {in_words(sums, engine.num_steps)}")
+    context.out.note(
+        f"host in {engine.num_steps} steps of {seconds / engine.num_steps * 1e3:.2f} ms: {in_words(sums, engine.num_steps)}"
+    )
     return f"{tokens} tokens in {seconds:.2f} s, preemptions {engine.scheduler.num_preemptions}, roofline {roofline:.0f} tokens/s"
 
 
@@ -76,8 +84,14 @@ def _roofline(engine: Any, requests: list[tuple[int, int]], copy_rate: float) ->
 
 def peer(context: Context) -> str:
     """In a process of its own, which may hang or die; what it has said until then counts."""
-    command = [sys.executable, str(Path(__file__).with_name("peer.py")), *(["--tiny"] if context.target.tiny else [])]
-    process = subprocess.Popen([*command, str(_CAP)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("peer.py")),
+        *(["--tiny"] if context.target.tiny else []),
+    ]
+    process = subprocess.Popen(
+        [*command, str(_CAP)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         output, words = process.communicate(timeout=_CAP + 20)
     except subprocess.TimeoutExpired:
