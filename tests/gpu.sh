@@ -24,5 +24,9 @@ elif [ -z "${VSRV_CACHE_DIR:-}" ] && [ -d "$compiled" ]; then
   export VSRV_CACHE_DIR
 fi
 status=0
-"$python" tests/gpu/main.py "$@" || status=$?
+if [ -n "${OUT:-}" ] && [ -d "$OUT" ]; then
+  "$python" tests/gpu/main.py "$@" 2>&1 | tee "$OUT/gpu.log" || status=$?
+else
+  "$python" tests/gpu/main.py "$@" || status=$?
+fi
 exit "$status"

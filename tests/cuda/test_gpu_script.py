@@ -141,3 +141,64 @@ def test_the_report_names_bars_and_failures(tmp_path: Path, monkeypatch: pytest.
     files = report.save(events, "NVIDIA H100 80GB HBM3 (a/b)")
     assert len(files) == 2 and all(file.name.endswith("-nvidia-h100-80gb-hbm3-a-b.json") for file in files)
     assert json.loads(files[0].read_text())["events"] == events
+
+
+def test_parts_need_nothing_that_a_gpu_machine_lacks() -> None:
+    """No HTTP side, no test tools, no simulator: these packages are not on the GPU machine, or need not be."""
+    modules = "attention_cases elementwise_cases sampling_cases engine_cases environment kernel_bench step_bench throughput_bench start_bench peer"
+    absent = "orjson cryptography llguidance openai h11 prometheus_client tokenizers jinja2 pytest greenlet psutil hypothesis simulated"
+    code = f"""
+import importlib, sys
+for name in {absent.split()!r}:
+    sys.modules[name] = None
+sys.path[:0] = [{str(GPU)!r}, {str(ROOT)!r}]
+for name in {modules.split()!r}:
+    importlib.import_module(name)
+import environment
+from vsrv.kernels.cuda.source import parse_arch
+assert len(environment.specs(parse_arch("sm_90a"))) > 40
+from vsrv.engine import worker
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_calls_are_timed_as_a_replayed_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU's way of timing with a fake of torch.cuda: the median of replays, over the number of calls; first use is left out."""
+    monkeypatch.syspath_prepend(str(GPU))
+    import contextlib
+    from types import SimpleNamespace
+
+    import target
+    import torch
+
+    now = [0.0]
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+            self.at = -1.0
+
+        def record(self) -> None:
+            self.at = now[0]
+
+        def elapsed_time(self, end: Event) -> float:
+            return end.at - self.at
+
+    def replay() -> None:
+        now[0] += 6.0
+
+    fakes = {
+        "Event": Event, "synchronize": lambda: None, "CUDAGraph": lambda: SimpleNamespace(replay=replay),
+        "graph": lambda graph: contextlib.nullcontext(), "is_current_stream_capturing": lambda: False,
+    }  # fmt: skip
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(target, "_RISING_S", 0.01)
+    called: list[str] = []
+    timed = target.Target("cpu", None, SimpleNamespace(), tiny=False)  # type: ignore[arg-type]
+    assert (
+        timed.time_ms([lambda: called.append("a"), lambda: called.append("b"), lambda: called.append("c")])
+        == 2.0
+    )
+    assert called == ["a", "b", "c"] * 2, "once to load everything, once to be captured"

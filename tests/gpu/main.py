@@ -11,6 +11,7 @@ costs its own case. The part is then started again behind that case. This proces
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -153,6 +154,7 @@ def _run_cases(
             say("  the CUDA context is lost")
             sys.stdout.flush()
             os._exit(LOST)  # destructors of a lost context may hang
+        context.target.clean()
 
 
 def _in_words(error: Exception, launched: list[str]) -> str:
@@ -246,7 +248,8 @@ def _run_child(part: Part, path: Path, skip: int, until: float, flags: list[str]
             latest = max(began, path.stat().st_mtime) if path.exists() else began
             if time.time() - latest > _LONGEST_CASE or time.monotonic() > until + _GRACE:
                 os.killpg(process.pid, signal.SIGKILL)  # with the processes that the part has started
-                process.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(20)  # the driver may take its time to end a kernel
                 return None
 
 

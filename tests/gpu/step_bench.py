@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import tempfile
 import time
 from array import array
@@ -11,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from clock import host_clock, in_words
 from networks import QWEN3_8B, TINY, make_engine, write_config
-from target import Case, Context, Target
+from target import Case, Context, Target, timed_replays_ms
 
 from vsrv.engine.engine import Engine
 from vsrv.messages import Failed, Generate, SamplingParams
@@ -138,13 +136,7 @@ def _replay_ms(target: Target, graphs: Any, count: int) -> float:
     replay = graphs._graphs[size].replay
     if target.tiny:
         return target.time_ms([replay])
-    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(10)]
-    for begin, end in marks:
-        begin.record()
-        replay()
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(begin.elapsed_time(end) for begin, end in marks)
+    return timed_replays_ms(replay)
 
 
 def step_cases(tiny: bool) -> list[Case]:

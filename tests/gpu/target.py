@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from vsrv.kernels.cuda.device import Device, Kernel, Loader
 from vsrv.kernels.cuda.operations import SamplingVariant, cuda_kernels
 from vsrv.kernels.cuda.source import KernelSpec
 
+_RISING_S = 0.2
 SMALL_SAMPLING = SamplingVariant(threads=32, digit_bits=5, capacity=64, adjust_threads=32, chunk=64)
 
 
@@ -88,10 +90,16 @@ class Target:
         except RuntimeError:
             return True
 
+    def clean(self) -> None:
+        """Between cases: engines and graphs are cycles, and must neither keep their memory nor be ended by chance during a capture."""
+        gc.collect()
+        if not self.tiny:
+            torch.cuda.empty_cache()
+
     def generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.torch_device).manual_seed(seed)
 
-    def time_ms(self, calls: Sequence[Callable[[], Any]], rounds: int = 15) -> float:
+    def time_ms(self, calls: Sequence[Callable[[], Any]]) -> float:
         """Median milliseconds of one call. The calls (each on its own buffers) run back to back, replayed as a graph on a GPU."""
         if self.tiny:
             return _host_time_ms(calls)
@@ -102,14 +110,7 @@ class Target:
         with torch.cuda.graph(graph):
             for call in calls:
                 call()
-        graph.replay()  # the first one uploads it
-        marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
-        for begin, end in marks:
-            begin.record()
-            graph.replay()
-            end.record()
-        torch.cuda.synchronize()
-        return statistics.median(begin.elapsed_time(end) for begin, end in marks) / len(calls)
+        return timed_replays_ms(graph.replay) / len(calls)
 
     def copy_rate(self) -> float:
         """Bytes a second of a large copy, read and written ones counted."""
@@ -117,6 +118,23 @@ class Target:
         source = torch.empty(size, dtype=torch.uint8, device=self.torch_device).random_(0, 255)
         target = torch.empty_like(source)
         return 2 * size / self.time_ms([lambda: target.copy_(source)]) * 1e3
+
+
+def timed_replays_ms(replay: Callable[[], Any]) -> float:
+    """Median milliseconds of a replay on the GPU, once its clocks have risen: an idle card needs some tenths of a second for that."""
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < _RISING_S:
+        replay()
+        torch.cuda.synchronize()
+        count += 1
+    rounds = min(max(15, count), 300)
+    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
+    for begin, end in marks:
+        begin.record()
+        replay()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(begin.elapsed_time(end) for begin, end in marks)
 
 
 def _host_time_ms(calls: Sequence[Callable[[], Any]]) -> float:
