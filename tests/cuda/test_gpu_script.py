@@ -138,8 +138,8 @@ def test_the_report_names_bars_and_failures(tmp_path: Path, monkeypatch: pytest.
     ]
     table = report.table(events)
     assert "FAILED part: bad: off by one" in table and "MISSED" in table
-    files = report.save(events, "NVIDIA H100 80GB HBM3 (a/b)")
-    assert len(files) == 2 and all(file.name.endswith("-nvidia-h100-80gb-hbm3-a-b.json") for file in files)
+    files = report.save(events, "NVIDIA H100 80GB HBM3 (a/b)", "2026-01-02")
+    assert len(files) == 2 and {file.name for file in files} == {"2026-01-02-nvidia-h100-80gb-hbm3-a-b.json"}
     assert json.loads(files[0].read_text())["events"] == events
 
 
@@ -202,3 +202,48 @@ def test_calls_are_timed_as_a_replayed_graph(monkeypatch: pytest.MonkeyPatch) ->
         == 2.0
     )
     assert called == ["a", "b", "c"] * 2, "once to load everything, once to be captured"
+
+
+def test_parts_share_the_time_and_each_leaves_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The process that the user starts, with parts that find made figures; the third has no time left."""
+    monkeypatch.syspath_prepend(str(GPU))
+    from argparse import Namespace
+
+    import main
+    import report
+
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.delenv("OUT", raising=False)
+    monkeypatch.setattr(main, "_gpu_name", lambda: "NVIDIA H200")
+    now = [0.0]
+    monkeypatch.setattr(main.time, "monotonic", lambda: now[0])
+    figure = {"kind": "figure", "unit": "tokens/s", "must": None, "aim": None, "lower": False}
+    found = {
+        "throughput": [figure | {"name": report.OURS, "value": 300.0}],
+        "start": [{"kind": "case", "case": "bad", "ok": False, "detail": "no", "seconds": 1.0}],
+        "peer": [figure | {"name": report.THEIRS, "value": 200.0}],
+    }
+
+    def run_part(part: main.Part, folder: Path, budget: float, flags: list[str]) -> list[dict[str, object]]:
+        assert flags == ["--seed", "5"] and budget <= part.budget
+        now[0] += 40
+        events = [{"part": part.name, **event} for event in found[part.name]]
+        assert part.name == "throughput" or len(list(tmp_path.iterdir())) == 1, (
+            "the part before left no report"
+        )
+        return events
+
+    monkeypatch.setattr(main, "run_part", run_part)
+    options = Namespace(parts=["throughput", "start", "peer"], seconds=200.0, simulate=False, seed=5)
+    assert main.all_parts(options) == 1
+    shown = capsys.readouterr().out
+    assert (
+        "over transformers' continuous batching" in shown
+        and "1.5" in shown
+        and "FAILED start: bad: no" in shown
+    )
+    now[0] = 0.0
+    assert main.all_parts(Namespace(parts=["throughput", "peer"], seconds=42.0, simulate=False, seed=5)) == 0
+    assert "peer: not run: 42 s are used up" in capsys.readouterr().out

@@ -167,8 +167,10 @@ def _in_words(error: Exception, launched: list[str]) -> str:
 
 
 def all_parts(options: argparse.Namespace) -> int:
-    began = time.monotonic()
+    began, stamp = time.monotonic(), time.strftime("%Y-%m-%d-%H%M%S")
     events: list[Event] = []
+    files: list[Path] = []
+    gpu = "simulated" if options.simulate else _gpu_name()
     chosen = [part for part in PARTS if not options.parts or part.name in options.parts]
     with tempfile.TemporaryDirectory(prefix="vsrv-gpu-") as folder:
         for part in chosen:
@@ -180,12 +182,13 @@ def all_parts(options: argparse.Namespace) -> int:
                 continue
             budget = part.budget * (4 if options.simulate else 1)  # the simulator is no faster than its host
             events += run_part(part, Path(folder), min(budget, left), _passed_on(options))
-    gpu = next((e["value"] for e in events if e["kind"] == "fact" and e["name"] == "gpu"), "no gpu")
+            if not options.simulate:  # after each part: this process may be ended from outside as well
+                files = report.save([*events, *report.compared(events)], gpu, stamp)
+    events += report.compared(events)
     if options.simulate:
         say("simulated: nothing is written, no figure means anything")
-    else:
-        for path in report.save(events, gpu if gpu != "no gpu" else _gpu_name()):
-            say(f"written: {path}")
+    for path in files:
+        say(f"written: {path}")
     say(report.table(events))
     failed = [event for event in events if event["kind"] == "case" and not event["ok"]]
     say(f"{len(failed)} cases failed, {time.monotonic() - began:.0f} s")

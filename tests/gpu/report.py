@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -63,6 +62,29 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
+OURS, THEIRS = "256 requests, Qwen3-0.6B shape", "256 requests, transformers' continuous batching (greedy)"
+
+
+def compared(events: Iterable[Event]) -> list[Event]:
+    """The figure that two parts make together, once both are there."""
+    rates = {event["name"]: event["value"] for event in events if event["kind"] == "figure"}
+    if OURS not in rates or not rates.get(THEIRS):
+        return []
+    name, value = "256 requests, over transformers' continuous batching", rates[OURS] / rates[THEIRS]
+    return [
+        {
+            "kind": "figure",
+            "part": "peer",
+            "name": name,
+            "value": value,
+            "unit": "x",
+            "must": 1.0,
+            "aim": None,
+            "lower": False,
+        }
+    ]
+
+
 def verdict(figure: Event) -> str:
     """ "aim", "must" or "MISSED" against the bars, "" for a figure that has none."""
     value, must, aim, lower = figure["value"], figure["must"], figure["aim"], figure["lower"]
@@ -103,13 +125,13 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def save(events: list[Event], gpu: str) -> list[Path]:
-    """Write everything to tests/bench/results and to $OUT; returns the files that could be written."""
+def save(events: list[Event], gpu: str, stamp: str) -> list[Path]:
+    """Write everything so far to tests/bench/results and to $OUT, under the same names each time; returns the files that could be written."""
     name = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") or "unknown"
     folders = [RESULTS, *([Path(os.environ["OUT"])] if os.environ.get("OUT") else [])]
     written = []
     for folder in folders:
-        path = folder / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{name}.json"
+        path = folder / f"{stamp}-{name}.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"gpu": gpu, "events": events}, indent=1) + "\n")

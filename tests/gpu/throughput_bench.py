@@ -14,6 +14,7 @@ from typing import Any
 
 from clock import host_clock, in_words
 from networks import QWEN3_06B, TINY, make_engine, write_config
+from report import OURS, THEIRS
 from step_bench import checked
 from target import Case, Context
 
@@ -63,7 +64,7 @@ def throughput(context: Context) -> str:
         )
     rate = tokens / seconds
     roofline = _roofline(engine, requests, target.copy_rate())
-    context.out.figure("256 requests, Qwen3-0.6B shape", rate, "tokens/s")
+    context.out.figure(OURS, rate, "tokens/s")
     context.out.figure("256 requests, share of the byte roofline", 100 * rate / roofline, "%", None, 60)
     context.out.note(
         f"host in {engine.num_steps} steps of {seconds / engine.num_steps * 1e3:.2f} ms: {in_words(sums, engine.num_steps)}"
@@ -101,7 +102,7 @@ def peer(context: Context) -> str:
     assert lines, f"transformers' continuous batching gave nothing: {words.strip()[-400:]}"
     found = lines[-1]
     rate = found["tokens"] / found["seconds"]
-    context.out.figure("256 requests, transformers' continuous batching (greedy)", rate, "tokens/s")
+    context.out.figure(THEIRS, rate, "tokens/s")
     context.out.note(f"transformers: {found['words']}")
     return f"{found['tokens']} tokens in {found['seconds']:.1f} s"
 
