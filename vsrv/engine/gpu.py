@@ -144,10 +144,15 @@ def caution(device: TorchDevice) -> str:
 
 
 def capturer() -> Capture:
-    """Records steps as CUDA graphs. They share one memory pool, since only one of them runs at a time."""
+    """Records steps as CUDA graphs. They share one memory pool, since only one of them runs at a time.
+
+    A step runs once before it is recorded: cuBLAS may pick a kernel for this size that no step has used yet, and what the driver loads
+    lazily must not be loaded during a capture.
+    """
     pool = torch.cuda.graph_pool_handle()
 
     def capture(step: Callable[[], None]) -> Callable[[], None]:
+        step()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
             step()

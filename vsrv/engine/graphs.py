@@ -20,7 +20,9 @@ from vsrv.kernels import AttentionMetadata
 _NEEDED = 3  # uses of a size before it is captured: a capture costs about as much as twenty eager steps
 _ROWS = 6  # ids, positions, slot_mapping, seq_lens, sources, sampling slots
 Replay = Callable[[], None]
-Capture = Callable[[Callable[[], None]], Replay]  # runs the function once; replaying repeats its device work
+Capture = Callable[
+    [Callable[[], None]], Replay
+]  # runs the function at least once; replaying repeats its device work
 
 
 @dataclass(frozen=True, slots=True)
