@@ -303,7 +303,7 @@ class App:
         metrics.queue = QueueState(
             admission.waiting, admission.tokens, admission.bytes, admission.oldest_wait_s
         )
-        body, content_type = metrics.exposition(request.headers.get("accept") or "")
+        body, content_type = await metrics.exposition(request.headers.get("accept") or "")
         return Response(200, [("content-type", content_type)], body)
 
     async def _models(self, request: Request, placeholders: dict[str, str]) -> Response:
