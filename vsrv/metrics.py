@@ -104,8 +104,10 @@ class Metrics:
         self._labels = {"model_name": model_name, "engine": "0"}
         self._tenant_series = tenant_series
         self._tenants: set[str] = set()
-        prometheus_client.disable_created_metrics()  # a time for each series: half of a large exposition that nobody queries
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a time a series: half of the text, and nobody queries it
         self.registry = prometheus_client.CollectorRegistry()
+        self._next: dict[bool, asyncio.Task[tuple[bytes, str]]] = {}  # that have not begun, by format
+        self._exposing = asyncio.Lock()
         self.beat: Beat | None = None
         self.ready: Ready | None = None
         self.queue = QueueState()
@@ -229,10 +231,26 @@ class Metrics:
     async def exposition(self, accept: str) -> tuple[bytes, str]:
         """Text exposition, OpenMetrics if the scraper asks for it → (body, content type).
 
-        Family by family, since all of them are several milliseconds of Python, which no stream should wait for. A thread would not help: it
-        would hold the interpreter's lock for as long.
+        All who ask while one is being made share the next one, so that a flood of scrapes costs no more than one after another.
         """
-        if "application/openmetrics-text" in accept:
+        is_open = "application/openmetrics-text" in accept
+        shared = self._next.get(is_open)
+        if shared is None:
+            shared = asyncio.get_running_loop().create_task(self._expose(is_open))
+            self._next[is_open] = shared
+        return await asyncio.shield(shared)
+
+    async def _expose(self, is_open: bool) -> tuple[bytes, str]:
+        """Family by family, since all of them are several milliseconds of Python, which no stream should wait for.
+
+        A thread would not help: it would hold the interpreter's lock for as long.
+        """
+        async with self._exposing:
+            del self._next[is_open]  # who comes from now on may know of more than what this one shows
+            return await self._rendered(is_open)
+
+    async def _rendered(self, is_open: bool) -> tuple[bytes, str]:
+        if is_open:
             render, end, content_type = _openmetrics, _OPENMETRICS_END, openmetrics.CONTENT_TYPE_LATEST
         else:
             render, end, content_type = prometheus_client.generate_latest, b"", _TEXT

@@ -88,6 +88,28 @@ def test_a_scrape_lets_others_go_between_families(metrics: Metrics, accept: str)
     assert asyncio.run(main()) > 40
 
 
+def test_a_flood_of_scrapes_shares_what_is_not_begun_yet(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered, real = [], metrics.registry.collect
+    monkeypatch.setattr(metrics.registry, "collect", lambda: rendered.append(1) or real())
+
+    async def main() -> None:
+        first = asyncio.create_task(metrics.exposition(""))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it has begun
+        metrics.engine_restarted()
+        flood = [asyncio.create_task(metrics.exposition("")) for _ in range(100)]
+        await asyncio.sleep(0)
+        flood[0].cancel()  # whoever leaves leaves the others their answer
+        texts = {(await task)[0] for task in flood[1:]}
+        assert len(texts) == 1 and b"vsrv_engine_restarts_total 2.0" in texts.pop()
+        assert (await first)[0].startswith(b"# HELP")
+
+    asyncio.run(main())
+    assert len(rendered) == 2
+
+
 def test_the_text_is_strictly_well_formed(metrics: Metrics) -> None:
     text = text_of(metrics)
     assert problems(text) == []
