@@ -79,7 +79,7 @@ def _serve(arguments: list[str]) -> int:
     config = _resolved(arguments)
     from vsrv import serve
 
-    return serve.run(config, functools.partial(_resolved, arguments))
+    return serve.run(config, functools.partial(_resolved, arguments, with_files=False))
 
 
 def _config(arguments: list[str]) -> int:
@@ -99,8 +99,8 @@ def _keys(arguments: list[str]) -> int:
     return keys.run(arguments, _Parser(prog="vsrv keys", description="Change a key file of `vsrv serve`."))
 
 
-def _resolved(arguments: list[str]) -> ServeConfig:
-    config = resolve(parse(arguments), os.environ)
+def _resolved(arguments: list[str], with_files: bool = True) -> ServeConfig:
+    config = resolve(parse(arguments), os.environ, with_files)
     for warning in config.warnings:
         print(f"vsrv: {warning}", file=sys.stderr)
     return config

@@ -6,6 +6,7 @@ engine counters are read from its newest Beat when a scrape comes.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ _MAX_TENANTS = (
     100  # that have series of their own; the others share one, so that keys cannot fill a Prometheus
 )
 OTHER = "other"
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS_END = b"# EOF\n"
 
 
 class Times(Protocol):
@@ -101,7 +104,10 @@ class Metrics:
         self._labels = {"model_name": model_name, "engine": "0"}
         self._tenant_series = tenant_series
         self._tenants: set[str] = set()
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a time a series: half of the text, and nobody queries it
         self.registry = prometheus_client.CollectorRegistry()
+        self._next: dict[bool, asyncio.Task[tuple[bytes, str]]] = {}  # that have not begun, by format
+        self._exposing = asyncio.Lock()
         self.beat: Beat | None = None
         self.ready: Ready | None = None
         self.queue = QueueState()
@@ -222,12 +228,53 @@ class Metrics:
         if record.completion_tokens > record.n:
             self._tpot.observe((last - first) / (record.completion_tokens / record.n - 1))
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Text exposition, OpenMetrics if the scraper asks for it → (body, content type)."""
-        if "application/openmetrics-text" in accept:
-            text: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
-            return text, openmetrics.CONTENT_TYPE_LATEST
-        return prometheus_client.generate_latest(self.registry), "text/plain; version=0.0.4; charset=utf-8"
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Text exposition, OpenMetrics if the scraper asks for it → (body, content type).
+
+        All who ask while one is being made share the next one, so that a flood of scrapes costs no more than one after another.
+        """
+        is_open = "application/openmetrics-text" in accept
+        shared = self._next.get(is_open)
+        if shared is None:
+            shared = asyncio.get_running_loop().create_task(self._expose(is_open))
+            self._next[is_open] = shared
+        return await asyncio.shield(shared)
+
+    async def _expose(self, is_open: bool) -> tuple[bytes, str]:
+        """Family by family, since all of them are several milliseconds of Python, which no stream should wait for.
+
+        A thread would not help: it would hold the interpreter's lock for as long.
+        """
+        async with self._exposing:
+            del self._next[is_open]  # who comes from now on may know of more than what this one shows
+            return await self._rendered(is_open)
+
+    async def _rendered(self, is_open: bool) -> tuple[bytes, str]:
+        if is_open:
+            render, end, content_type = _openmetrics, _OPENMETRICS_END, openmetrics.CONTENT_TYPE_LATEST
+        else:
+            render, end, content_type = prometheus_client.generate_latest, b"", _TEXT
+        parts = []
+        for family in self.registry.collect():
+            parts.append(render(_Family(family)).removesuffix(end))
+            await asyncio.sleep(0)
+        return b"".join(parts) + end, content_type
+
+
+class _Family(prometheus_client.CollectorRegistry):
+    """What the library's renderers ask of a registry, for one family."""
+
+    def __init__(self, family: Metric) -> None:
+        super().__init__()
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+def _openmetrics(registry: prometheus_client.CollectorRegistry) -> bytes:
+    text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+    return text
 
 
 def _no_certificate() -> float | None:

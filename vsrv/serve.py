@@ -191,6 +191,9 @@ class Front:
 
     def __init__(self, config: ServeConfig, sock: socket.socket, around: Surroundings) -> None:
         self._config = config
+        self._newest = (
+            config  # what SIGHUP has read last; only what can change while serving is taken from it
+        )
         self._socket = sock
         self._local = sock.getsockname()
         self._around = around
@@ -313,22 +316,26 @@ class Front:
         """SIGHUP: what can change while serving is taken anew; whatever is wrong with it, the old one goes on."""
         if self._loaded.app is not None:
             self._notifier.reloading()
-        config = self._config
-        try:
-            if self._around.reread is not None:
-                config = await asyncio.get_running_loop().run_in_executor(None, self._around.reread)
-        except ConfigError as error:
-            self._log.event("error", f"reload: {error}; keeping the old settings")
-        else:
-            for reload in self._reloads:
-                try:
-                    reload(config)
-                except ConfigError as error:
-                    self._log.event("error", f"reload: {error}; keeping the old one")
+        config = self._newest = await self._reread()
+        for reload in self._reloads:
+            try:
+                reload(config)
+            except ConfigError as error:
+                self._log.event("error", f"reload: {error}; keeping the old one")
         if self._tls is not None:
             await self._reload_tls(self._tls, _tls_files(config) if config.get("ssl-certfile") else None)
         if self._loaded.app is not None:
             self._notifier.ready("serving")
+
+    async def _reread(self) -> ServeConfig:
+        """The configuration as it is now, or the last one that was right; keys and certificates are read again with either."""
+        if self._around.reread is None:
+            return self._newest
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, self._around.reread)
+        except ConfigError as error:
+            self._log.event("error", f"reload: {error}; keeping the old settings")
+            return self._newest
 
     def _reload_log(self, config: ServeConfig) -> None:
         self._log.set_level(config.get("log-level"))

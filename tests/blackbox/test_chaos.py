@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from started import Server, start
 from test_serve_lifecycle import alive, engine_of, parent
 
 from vsrv.certificates import CertificateWish, make
+from vsrv.keyfile import KeyFile, KeyRecord, hashed, id_in, new_secret, write_key_file
 
 
 @dataclass
@@ -346,43 +348,63 @@ def load_of(server: Server) -> int:
     return int(json.loads(server.get("/load")[1])["server_load"])
 
 
+def posted(body: dict[str, object]) -> bytes:
+    data = json.dumps(body).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+
+
 STORM = {
     "half a head": b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nX: ",
     "half a body": b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\n{",
-    "queued or streaming": None,
+    "queued or decoding": posted({"prompt": "hello", "max_tokens": 900, "ignore_eos": True, "stream": True}),
+    "queued or in prefill": posted(
+        {"prompt": list(range(300, 400)) * 15, "max_tokens": 200, "ignore_eos": True}
+    ),
     "answered and unread": b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 5,
 }
+
+
+def gauge(server: Server, name: str) -> float:
+    """The only sample of a gauge."""
+    lines = server.get("/metrics")[1].decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name + "{"))
 
 
 @pytest.mark.slow
 def test_a_storm_of_500_clients_that_leave(chaotic: Begin) -> None:
     server = chaotic()
-    body = json.dumps(streaming(900)).encode()
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
     async def client(data: bytes) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(data)
-        await asyncio.sleep(1.5)
+        await leaving.wait()
         writer.transport.abort()
 
+    leaving = asyncio.Event()
+
+    states = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+
     async def main() -> None:
+        loop = asyncio.get_running_loop()
         before = descriptors(server)
         kinds = list(STORM.values())
-        storm = [client(kinds[n % 4] or head % len(body) + body) for n in range(500)]
-        tasks = [asyncio.create_task(one) for one in storm]
-        await asyncio.sleep(1.4)
+        tasks = [asyncio.create_task(client(kinds[n % len(kinds)])) for n in range(500)]
+        await asyncio.sleep(1.5)
+        running, waiting = [await loop.run_in_executor(None, gauge, server, name) for name in states]
+        assert running > 0 and waiting > 0, "nobody was where the storm is to hit"
+        leaving.set()
         await asyncio.gather(*tasks)
         began = time.monotonic()
         await until(lambda: load_of(server) == 0, 5)
         freed = time.monotonic() - began
         closed = await until(lambda: descriptors(server) <= before + 1, 5)
-        metrics = server.get("/metrics")[1].decode()
-        assert "vllm:num_requests_waiting{" in metrics
+        await until(lambda: not any(gauge(server, name) for name in (*states, "vllm:kv_cache_usage_perc")), 3)
         assert (await ask(server.port, streaming(4))).is_whole
         assert "Traceback" not in server.log() and "failed" not in server.log()
         print(
-            f"500 clients left in four states: no sequence after {freed * 1000:.0f} ms, no descriptor after {closed * 1000:.0f} ms"
+            f"500 clients left in {len(kinds)} states, {running:.0f} sequences running and {waiting:.0f} waiting: "
+            f"no sequence after {freed * 1000:.0f} ms, no descriptor after {closed * 1000:.0f} ms"
         )
 
     asyncio.run(main())
@@ -612,3 +634,47 @@ def test_certificate_swaps_under_load(chaotic: Begin, tmp_path: Path) -> None:
         asyncio.run(main())
     finally:
         assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_key_swaps_under_load(chaotic: Begin, tmp_path: Path) -> None:
+    """The keys of others come and go with every reload; who has a good one notices nothing, who has a revoked one does at once."""
+    path = tmp_path / "keys.json"
+
+    def put(*held: str) -> None:
+        write_key_file(path, KeyFile(tuple(KeyRecord(id_in(key), hashed(key), id_in(key)) for key in held)))
+
+    steady = new_secret("steady")
+    put(steady)
+    server = chaotic("--api-key-file", str(path))
+    assert server.process is not None
+
+    def status_of(key: str) -> int:
+        return server.get("/v1/models", {"x-api-key": key})[0]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        statuses, delays, swapping = Counter[int](), [], True
+
+        async def load() -> None:
+            while swapping:
+                statuses[await loop.run_in_executor(None, status_of, steady)] += 1
+
+        clients = [loop.create_task(load()) for _ in range(4)]
+        last = steady
+        for number in range(30):
+            fresh = new_secret(f"k{number}")
+            put(steady, fresh)
+            server.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+            delays.append(await until(lambda: status_of(fresh) == 200, 5))  # noqa: B023
+            assert last is steady or status_of(last) == 401
+            last = fresh
+        swapping = False
+        await asyncio.gather(*clients)
+        print(
+            f"key swaps: 30, each in force within {max(delays) * 1000:.0f} ms; {statuses.total()} requests beside them, statuses {dict(statuses)}"
+        )
+        assert set(statuses) == {200} and statuses.total() > 30 and max(delays) < 2
+
+    asyncio.run(main())
+    assert server.stop() == 0

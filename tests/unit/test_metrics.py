@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Iterable
 
+import prometheus_client
 import pytest
 from prometheus_client.core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
@@ -52,7 +55,59 @@ def metrics() -> Metrics:
 
 
 def text_of(metrics: Metrics) -> str:
-    return metrics.exposition("")[0].decode()
+    return asyncio.run(metrics.exposition(""))[0].decode()
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def test_the_pieces_are_the_librarys_text(metrics: Metrics) -> None:
+    def still(text: bytes) -> list[str]:
+        return [
+            line
+            for line in text.decode().splitlines()
+            if not re.match(r"process_|vsrv_certificate_expiry_s", line)
+        ]
+
+    assert still(text_of(metrics).encode()) == still(prometheus_client.generate_latest(metrics.registry))
+    whole = openmetrics.generate_latest(metrics.registry)  # type: ignore[no-untyped-call]
+    assert still(asyncio.run(metrics.exposition(OPENMETRICS))[0]) == still(whole)
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_a_scrape_lets_others_go_between_families(metrics: Metrics, accept: str) -> None:
+    """Turns of the event loop beside one scrape: as many as there are families."""
+
+    async def main() -> int:
+        scrape, turns = asyncio.create_task(metrics.exposition(accept)), 0
+        while not scrape.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return turns
+
+    assert asyncio.run(main()) > 40
+
+
+def test_a_flood_of_scrapes_shares_what_is_not_begun_yet(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered, real = [], metrics.registry.collect
+    monkeypatch.setattr(metrics.registry, "collect", lambda: rendered.append(1) or real())
+
+    async def main() -> None:
+        first = asyncio.create_task(metrics.exposition(""))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it has begun
+        metrics.engine_restarted()
+        flood = [asyncio.create_task(metrics.exposition("")) for _ in range(100)]
+        await asyncio.sleep(0)
+        flood[0].cancel()  # whoever leaves leaves the others their answer
+        texts = {(await task)[0] for task in flood[1:]}
+        assert len(texts) == 1 and b"vsrv_engine_restarts_total 2.0" in texts.pop()
+        assert (await first)[0].startswith(b"# HELP")
+
+    asyncio.run(main())
+    assert len(rendered) == 2
 
 
 def test_the_text_is_strictly_well_formed(metrics: Metrics) -> None:
@@ -60,7 +115,7 @@ def test_the_text_is_strictly_well_formed(metrics: Metrics) -> None:
     assert problems(text) == []
     families = list(parse(text))
     assert len(families) > 40
-    body, kind = metrics.exposition("application/openmetrics-text; version=1.0.0")
+    body, kind = asyncio.run(metrics.exposition(OPENMETRICS))
     assert kind.startswith("application/openmetrics-text") and body.endswith(b"# EOF\n")
     assert {f.name for f in parse_openmetrics(body.decode())} >= {"vllm:prompt_tokens", "vsrv_engine_steps"}
 

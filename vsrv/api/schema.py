@@ -146,7 +146,7 @@ def invalid(param: str, message: str) -> UserError:
     return UserError(400, "invalid_value", f"{param}: {message}", param)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes | bytearray) -> dict[str, Any]:
     """JSON bytes → object, nesting bounded before parsing. Raises UserError 400."""
     deepest = 0
     if body.count(b"[") + body.count(b"{") > MAX_NESTING:  # otherwise it cannot be nested deeper

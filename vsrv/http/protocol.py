@@ -181,7 +181,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._body_wanted is not None and not self._body_wanted.done():
             self._body_wanted.set_result(None)
 
-    async def _whole_body(self, head: Head, limit: int | None) -> bytes:
+    async def _whole_body(self, head: Head, limit: int | None) -> bytes | bytearray:
         """The body, under three bounds: its size, the time between two arrivals, and the mean rate."""
         connection, limits = self._connection, self._limits
         limit = limits.max_body_bytes if limit is None else min(limit, limits.max_body_bytes)
@@ -208,8 +208,8 @@ class HttpProtocol(asyncio.Protocol):
             finally:
                 self._body_wanted = None
         connection.check_body(limit)
-        body, self._body = bytes(self._body), bytearray()
-        return body
+        body, self._body = self._body, bytearray()
+        return body  # as it is: a copy of 30 MB would hold up every other connection
 
     # responses
 

@@ -37,9 +37,9 @@ class Request:
     client: str
     http_version: str
     id: str
-    read_body: Callable[[int | None], Awaitable[bytes]]
+    read_body: Callable[[int | None], Awaitable[bytes | bytearray]]
 
-    async def body(self, limit: int | None = None) -> bytes:
+    async def body(self, limit: int | None = None) -> bytes | bytearray:
         """The whole body. Raises UserError 413 as soon as it is known to be larger than `limit` (or the server's limit)."""
         return await self.read_body(limit)
 
