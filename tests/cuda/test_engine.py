@@ -177,3 +177,21 @@ def test_logprobs_of_output_and_prompt(make_engine: Callable[..., Engine], folde
         position = len(prompt) - 1 + index
         for token, value in zip(output.logprobs.token_ids, output.logprobs.values, strict=True):
             assert value == pytest.approx(expected[position, token].item(), abs=0.15)
+
+
+def test_a_size_that_cannot_be_captured_stays_eager(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(graphs, "_NEEDED", 1)
+    attempts: list[int] = []
+
+    def broken(step: Callable[[], None]) -> Callable[[], None]:
+        attempts.append(1)
+        raise torch.OutOfMemoryError("no memory for a graph")
+
+    engine = make_engine(1)
+    engine._runner.use_graphs(broken, 4, 16)
+    requests = {1: ([5, 6], SamplingParams(5, temperature=0.0, ignore_eos=True))}
+    assert len(run(engine, requests)[1]) == 5
+    assert attempts == [1], "the capture was tried again"
+    assert "no memory for a graph" in capfd.readouterr().err

@@ -22,6 +22,7 @@ from vsrv.kernels.cuda.source import KernelSource, KernelSpec
 _DEFAULT_SHARED_BYTES = (
     48 << 10
 )  # what a block may have without asking (CUDA programming guide, "Shared Memory")
+_COMPILED_FOR = 13000  # CUDA 13.0, as cuDriverGetVersion counts
 _FORMATS = {"i32": "i", "u32": "I", "i64": "q", "u64": "Q", "f32": "f"}
 
 
@@ -130,9 +131,11 @@ class Launcher:
 
 def _failure(driver: Any, what: str, error: Any) -> EngineError:
     _, words = driver.cuGetErrorString(error)
-    return EngineError(
-        "gpu_error", f"{what}: {error.name}: {(words or b'no description').decode(errors='replace')}"
-    )
+    text = f"{what}: {error.name}: {(words or b'no description').decode(errors='replace')}"
+    unknown, version = driver.cuDriverGetVersion()
+    if not unknown and version < _COMPILED_FOR:
+        text += f" (the driver knows CUDA {version // 1000}.{version % 1000 // 10}; the kernels are made for 13.0: update the driver)"
+    return EngineError("gpu_error", text)
 
 
 def _import_driver() -> Any:
