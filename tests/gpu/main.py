@@ -106,6 +106,9 @@ def _parse() -> argparse.Namespace:
 
 def child(name: str, events: Path, skip: int, until: float, simulate: bool, options_seed: int | None) -> int:
     """Run the cases of a part from number `skip` on. `until` is a moment of the monotonic clock, which processes share."""
+    from vsrv import boot
+
+    boot.die_with_parent()  # it has a session of its own, so that no signal of the terminal reaches it
     out = Recorder(events, name)
     try:
         _run_cases(
@@ -129,7 +132,7 @@ def _run_cases(
     from target import Context
 
     seed = options_seed if options_seed is not None else time.time_ns() // 1_000_000 % 1_000_000_000
-    context = Context(open_target(simulate), out)
+    context = Context(open_target(simulate), out, until)
     out.fact("seed", seed)
     module, function = part.cases.split(":")
     cases = getattr(importlib.import_module(module), function)(simulate)

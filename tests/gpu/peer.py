@@ -20,6 +20,9 @@ def main() -> None:
     from networks import QWEN3_06B, TINY
     from throughput_bench import lengths
 
+    from vsrv import boot
+
+    boot.die_with_parent()
     tiny, cap = "--tiny" in sys.argv, float(sys.argv[-1])
     values = {
         key: value

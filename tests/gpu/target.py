@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections import deque
@@ -182,6 +183,11 @@ class Context:
 
     target: Target
     out: Recorder
+    until: float = math.inf  # of the monotonic clock: when the part's time ends
+
+    def seconds(self, most: float) -> float:
+        """How long something that can stop early may take; a little in any case, since a part may run over its time once."""
+        return min(most, max(10.0, self.until - time.monotonic()))
 
 
 @dataclass(frozen=True)

@@ -52,15 +52,16 @@ def throughput(context: Context) -> str:
             Generate(seq_id, prompt, SamplingParams(given, temperature=0.6, ignore_eos=True, seed=seq_id))
         )
     target.finish()
+    cap = context.seconds(_CAP)
     began, tokens = time.perf_counter(), 0
     with host_clock(engine) as sums:
-        while engine.has_work() and time.perf_counter() - began < _CAP:
+        while engine.has_work() and time.perf_counter() - began < cap:
             tokens += sum(len(output.token_ids) for output in checked(engine))
         target.finish()
     seconds = time.perf_counter() - began
     if engine.has_work():
         context.out.note(
-            f"stopped at {_CAP:.0f} s with {tokens} of {sum(given for _, given in requests)} tokens"
+            f"stopped at {cap:.0f} s with {tokens} of {sum(given for _, given in requests)} tokens"
         )
     rate = tokens / seconds
     roofline = _roofline(engine, requests, target.copy_rate())
@@ -94,7 +95,7 @@ def peer(context: Context) -> str:
         [*command, str(_CAP)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        output, words = process.communicate(timeout=_CAP + 20)
+        output, words = process.communicate(timeout=context.seconds(_CAP + 20))
     except subprocess.TimeoutExpired:
         process.kill()
         output, words = process.communicate()
