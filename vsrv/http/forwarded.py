@@ -64,6 +64,8 @@ def _address(word: str) -> str | None:
         word = word[1:].partition("]")[0]
     elif word.count(":") == 1:
         word = word.partition(":")[0]
+    if "%" in word:
+        return None  # the zone of an IPv6 address may be any text, and means nothing on another host
     try:
         return str(ipaddress.ip_address(word))
     except ValueError:
