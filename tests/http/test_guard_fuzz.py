@@ -74,9 +74,10 @@ def test_what_the_guard_lets_through_h11_reads_the_same_way(data: bytes) -> None
     assert isinstance(event, h11.Request)
     assert data.startswith(event.method + b" " + event.target + b" HTTP/" + event.http_version)
     lines = data[:end].split(b"\r\n")[1:-2]
-    assert [(name, value) for name, value in event.headers] == [
-        (line.partition(b":")[0].lower(), line.partition(b":")[2].strip(b" \t")) for line in lines
-    ]
+    ours = [(line.partition(b":")[0].lower(), line.partition(b":")[2].strip(b" \t")) for line in lines]
+    # h11 gives the name of the coding in lower case
+    ours = [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in ours]
+    assert [(name, value) for name, value in event.headers] == ours
 
 
 @FAST

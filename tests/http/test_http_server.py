@@ -30,7 +30,7 @@ def error_body(error: UserError, request_id: str) -> Response:
 
 async def echo(request: Request) -> Reply:
     body = await request.body()
-    text = f"{request.method} {request.path} {sorted(request.query.items())} {len(body)} {body[:50]!r}"
+    text = f"{request.method} {request.path} {sorted(request.query.items())} {len(body)} {bytes(body[:50])!r}"
     return Response(200, [("content-type", "text/plain")], text.encode())
 
 
