@@ -6,6 +6,7 @@ Facts behind the choices (zipimport keeps offsets, numba caches next to the sour
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import os
 import shutil
@@ -63,6 +64,12 @@ def die_with_parent() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+
+
+def dump_stacks_on_signal() -> None:
+    """On SIGUSR2, and before a crash, write the Python stack of every thread to stderr; works while a thread is stuck in a kernel."""
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
 
 
 def cache_dir() -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import vsrv
@@ -33,6 +35,8 @@ _HELP = """usage: vsrv COMMAND [options]
 
   serve [MODEL]   serve a model (a Hugging Face folder or hub id; the embedded demo model without one)
   bench           measure an OpenAI-compatible server
+  cert            make a development certificate authority and a certificate signed by it
+  keys            make, list, revoke and rotate the keys of a key file
   config          print every effective setting and where it comes from
   version         print the version
 
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     if command in ("version", "--version", "-V"):
         print(f"vsrv {vsrv.__version__}")
         return 0
-    commands = {"serve": _serve, "config": _config, "bench": _bench}
+    commands = {"serve": _serve, "config": _config, "bench": _bench, "keys": _keys, "cert": _cert}
     if command not in commands:
         print(f"vsrv: no command {command!r}; there are {', '.join((*commands, 'version'))}", file=sys.stderr)
         return EXIT_USAGE
@@ -75,7 +79,7 @@ def _serve(arguments: list[str]) -> int:
     config = _resolved(arguments)
     from vsrv import serve
 
-    return serve.run(config)
+    return serve.run(config, functools.partial(_resolved, arguments, with_files=False))
 
 
 def _config(arguments: list[str]) -> int:
@@ -89,8 +93,14 @@ def _config(arguments: list[str]) -> int:
     return 0
 
 
-def _resolved(arguments: list[str]) -> ServeConfig:
-    config = resolve(parse(arguments), os.environ)
+def _keys(arguments: list[str]) -> int:
+    from vsrv import keys
+
+    return keys.run(arguments, _Parser(prog="vsrv keys", description="Change a key file of `vsrv serve`."))
+
+
+def _resolved(arguments: list[str], with_files: bool = True) -> ServeConfig:
+    config = resolve(parse(arguments), os.environ, with_files)
     for warning in config.warnings:
         print(f"vsrv: {warning}", file=sys.stderr)
     return config
@@ -265,6 +275,45 @@ def _help_row(option: Option) -> str:
     text = f"refused: {option.refused}" if option.refused else option.help
     name = f"--[no-]{option.name}" if option.kind == "bool" and default is True else f"--{option.name}"
     return f"  {name}{value}\n        {text}{shown_default}"
+
+
+def _cert(arguments: list[str]) -> int:
+    parser = _Parser(
+        prog="vsrv cert",
+        description="Make a certificate authority (once) and a certificate signed by it, for development and closed networks.",
+    )
+    add = parser.add_argument
+    add("--out", default="certs", help="folder of the files (default %(default)s)")
+    add(
+        "--name", nargs="+", action="extend", help="DNS names and addresses (default localhost 127.0.0.1 ::1)"
+    )
+    add("--days", type=int, default=365, help="how long the certificate is valid (default %(default)s)")
+    add("--client", metavar="NAME", help="a client certificate with this name, for --ssl-cert-reqs 2")
+    add("--force", action="store_true", help="replace the certificate that is there; the authority stays")
+    given = parser.parse_args(arguments)
+    if not 1 <= given.days <= 825:
+        raise ConfigError("--days must be from 1 to 825: Apple's clients accept no longer ones")
+    from vsrv import certificates
+
+    wish = certificates.CertificateWish(
+        Path(given.out), days=given.days, client=given.client, force=given.force
+    )
+    if given.name:
+        wish = certificates.CertificateWish(
+            wish.folder, tuple(given.name), given.days, given.client, given.force
+        )
+    made = certificates.make(wish)
+    print(f"{'made' if made.is_new_ca else 'used'} the authority {made.ca}; give this file to clients")
+    print(f"made {made.certificate} and {made.key} for {given.client or ', '.join(wish.names)}")
+    if given.client is None:
+        print(f"serve: vsrv serve --ssl-certfile {made.certificate} --ssl-keyfile {made.key}")
+        print(f"try:   curl --cacert {made.ca} https://{wish.names[0]}:8000/livez")
+    else:
+        print(f"serve: add --ssl-ca-certs {made.ca} --ssl-cert-reqs 2")
+        print(
+            f"try:   curl --cacert {made.ca} --cert {made.certificate} --key {made.key} https://localhost:8000/livez"
+        )
+    return 0
 
 
 def _bench(arguments: list[str]) -> int:

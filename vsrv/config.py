@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsrv.errors import ConfigError
+from vsrv.keyfile import read_key_file
 from vsrv.options import OPTIONS, SAMPLING, Option
 
 if TYPE_CHECKING:
@@ -105,8 +106,11 @@ class ServeConfig:
         )
 
 
-def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> ServeConfig:
-    """Combine all sources and check everything. `given` holds command line values, by option name. Raises ConfigError."""
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str], with_files: bool = True) -> ServeConfig:
+    """Combine all sources and check everything. `given` holds command line values, by option name. Raises ConfigError.
+
+    `with_files` off leaves out the files of keys and TLS: a running server that reloads keeps the old ones of each kind that is broken.
+    """
     warnings: list[str] = []
     values: Values = {option.name: Value(option.default, "default") for option in OPTIONS}
     environment = _from_environment(environ, warnings)
@@ -118,6 +122,8 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> ServeConfig
         name: Value(checked(_BY_NAME[name], raw, "--" + name), "command line") for name, raw in given.items()
     }
     _cross_check(values)
+    if with_files:
+        _check_files(values)
     return ServeConfig(values, tuple(warnings))
 
 
@@ -379,10 +385,11 @@ def _cross_check(values: Values) -> None:
         not get("uds")
         and not is_loopback(get("host"))
         and not get("api-key")
+        and not get("api-key-file")
         and not get("allow-unauthenticated")
     ):
         raise ConfigError(
-            f"--host {get('host')} can be reached by others and no key is set: give --api-key, or --allow-unauthenticated "
+            f"--host {get('host')} can be reached by others and no key is set: give --api-key or --api-key-file, or --allow-unauthenticated "
             "if everybody who reaches this port may use the model"
         )
     if bool(get("ssl-certfile")) != bool(get("ssl-keyfile")):
@@ -394,12 +401,13 @@ def _cross_check(values: Values) -> None:
         raise ConfigError(
             "--ssl-cert-reqs needs --ssl-ca-certs: the CA that client certificates are checked against"
         )
-    for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs"):
-        if get(name) and not Path(get(name)).is_file():
-            raise ConfigError(f"--{name} {get(name)}: no such file")
     if get("allow-credentials") and "*" in get("allowed-origins"):
         raise ConfigError(
             "--allow-credentials needs exact --allowed-origins: a browser refuses * with credentials"
+        )
+    if get("metrics-auth") == "key" and not get("api-key") and not get("api-key-file"):
+        raise ConfigError(
+            "--metrics-auth key needs --api-key or --api-key-file: there is no key that could be sent"
         )
     for origin in get("allowed-origins"):
         if origin != "*" and not _ORIGIN.fullmatch(origin):
@@ -408,6 +416,16 @@ def _cross_check(values: Values) -> None:
             )
     if any(len(key) < 3 for key in get("api-key")):
         raise ConfigError("--api-key: a key needs at least 3 characters")
+
+
+def _check_files(values: Values) -> None:
+    """Said before the port is bound and a model is loaded."""
+    for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "api-key-file"):
+        path = values[name].value
+        if path and not Path(path).is_file():
+            raise ConfigError(f"--{name} {path}: no such file")
+    if values["api-key-file"].value:
+        read_key_file(Path(values["api-key-file"].value))
 
 
 def shown(config: ServeConfig) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import socket
 import subprocess
@@ -40,12 +41,15 @@ from vsrv.messages import (
 
 _SOCKET_BYTES = 4 << 20
 _LOADING_RETRY_S = 2.0
+_ENGINE_ENDED = ("engine_dead", "the engine ended while it worked on this request", 5.0)
+_SHUTTING_DOWN = ("server_shutdown", "the server shut down before this request was finished", 5.0)
+_LAST_LINES_S = 2.0
 _LINE_BYTES = 64 * 1024  # a longer line of the engine's stderr is passed on in pieces
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """state: "loading", "ready", "stalled", "draining" or "dead". reason is safe to show to anybody."""
+    """state: "loading", "ready", "stalled", "draining", "restarting" or "dead". reason is safe to show to anybody."""
 
     state: str
     reason: str
@@ -100,6 +104,12 @@ class TokenStream:
             self._waiter.set_result(None)
 
 
+def _seen(task: asyncio.Task[None]) -> None:
+    """An exception that nobody waits for any more is no news."""
+    if not task.cancelled():
+        task.exception()
+
+
 class EngineClient(asyncio.Protocol):
     """One engine process. `on_line` gets its stderr, line by line; `on_change` is called at Ready and at its end."""
 
@@ -108,19 +118,23 @@ class EngineClient(asyncio.Protocol):
         self.beat: Beat | None = None
         self.loading = Loading("start")
         self.draining = False
+        self.restarting = ""  # why an engine that has ended will be back; set by who restarts it
         self.failure: str | None = None  # a configuration error that the engine reported before it ended
         self.ended = asyncio.Event()
         self.became_ready = asyncio.Event()
         self._stall_timeout_s = stall_timeout_s
         self._on_line = on_line
+        self._disconnected = asyncio.Event()
         self._started = time.monotonic()
         self._last_step = -1
-        self._last_progress = time.monotonic()
+        self._last_progress = self._last_frame = time.monotonic()
+        self._last_words = _ENGINE_ENDED
         self._streams: dict[int, TokenStream] = {}
         self._ids = itertools.count(1)
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._stopping = False
 
     @property
@@ -128,58 +142,132 @@ class EngineClient(asyncio.Protocol):
         return len(self._streams)
 
     async def start(self, config: EngineConfig) -> None:
-        """Start the process and send it its configuration; loading goes on in the background."""
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        command = [*child_command("_engine"), "--fd", str(theirs.fileno())]
-        self._process = await asyncio.create_subprocess_exec(
-            *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        theirs.close()
-        ours.setblocking(False)
+        """Start the process and send it its configuration; loading goes on in the background.
+
+        What is begun is finished even if the caller is cancelled: `stop` finds a whole process or none.
+        """
+        self._starting = asyncio.get_running_loop().create_task(self._start(config))
+        self._starting.add_done_callback(_seen)
+        await asyncio.shield(self._starting)
+
+    async def _start(self, config: EngineConfig) -> None:
         loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        read_end, write_end = os.pipe()
+        lines = asyncio.StreamReader()
+        pipe = open(read_end, "rb", buffering=0)  # noqa: SIM115, the transport closes it
+        self._stderr, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe)
+        try:
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+            command = [*child_command("_engine"), "--fd", str(theirs.fileno())]
+            self._process = process = await asyncio.create_subprocess_exec(
+                *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=write_end
+            )
+        except OSError:  # no process to be had: the caller tells it
+            ours.close()
+            self._stderr.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(write_end)
+        ours.setblocking(False)
         await loop.create_connection(lambda: self, sock=ours)
         self._send(Hello(asdict(config)))
-        self._watch_task = loop.create_task(self._watch(self._process))
+        self._watch_task = loop.create_task(self._watch(process, lines))
+
+    async def restart(self, config: EngineConfig) -> None:
+        """A new process in the place of one that has ended. Sequence ids go on counting. Raises OSError if there is none to be had."""
+        await self.ended.wait()
+        await self._watched()
+        if self._transport is not None:
+            self._transport.abort()  # nothing of the old process may arrive from here on
+            await self._disconnected.wait()
+        self.ready = self.beat = self.failure = None
+        self.loading = Loading("start")
+        self._reader = FrameReader()
+        self._started = self._last_progress = self._last_frame = time.monotonic()
+        self._last_step = -1
+        self.ended.clear()
+        self.became_ready.clear()
+        try:
+            await self.start(config)
+        except OSError:
+            self.ended.set()
+            raise
+
+    def dump_stacks(self) -> None:
+        """Have the process write the stack of every thread to its stderr (see boot.dump_stacks_on_signal)."""
+        self._signal(signal.SIGUSR2)
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
 
     async def stop(self, grace_s: float = 2.0) -> None:
-        """End the process: asked first, killed if it does not listen."""
+        """End the process for good: asked first, killed if it does not listen."""
+        if self._starting is not None:
+            await asyncio.wait((self._starting,))
         process = self._process
         if process is None:
             return
+        self._last_words = _SHUTTING_DOWN
         if self._transport is not None and not self._transport.is_closing():
             self._stopping = True  # not before: how an engine ended that died is still to be told
             self._send(Stop())
+        if self.ready is None and not self.ended.is_set():
+            self._stopping = True
+            self.kill()  # it loads, and reads nothing
         try:
             await asyncio.wait_for(process.wait(), grace_s)
         except TimeoutError:
             self._stopping = True
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL)
-        await self._watch_task
+            self.kill()
+        await self._watched()
+
+    async def _watched(self) -> None:
+        """Wait for the last lines of stderr; a grandchild that holds it open does not hold the server."""
+        _, pending = await asyncio.wait((self._watch_task,), timeout=_LAST_LINES_S)
+        if pending:
+            self._watch_task.cancel()
+            self._stderr.close()
+            self._end_all()
 
     def health(self) -> Health:
         """What a load balancer should know, from the engine's step counter and not from its process being alive."""
         elapsed = time.monotonic() - self._started
+        if self.draining and not self.ended.is_set():
+            return Health("draining", "the server is shutting down")
+        if self.restarting:
+            return Health("restarting", self.restarting, self.loading.phase, self.loading.fraction, elapsed)
         if self.ended.is_set():
             return Health("dead", "the engine process has ended")
-        if self.draining:
-            return Health("draining", "the server is shutting down")
         if self.ready is None:
             loading = self.loading
             return Health(
                 "loading", f"the model is loading: {loading.phase}", loading.phase, loading.fraction, elapsed
             )
-        silent = time.monotonic() - self._last_progress
+        now = time.monotonic()
+        silent = now - self._last_progress
         if self._streams and silent > self._stall_timeout_s:
             return Health("stalled", f"no engine step for {silent:.0f} s while requests wait")
+        if (
+            self.beat is not None and now - self._last_frame > self._stall_timeout_s
+        ):  # it beats when idle, too
+            return Health("stalled", f"no sign of life from the engine for {now - self._last_frame:.0f} s")
         return Health("ready", "")
 
     def submit(
         self, prompt_token_ids: array[int], params: SamplingParams, cache_salt: str = "", priority: int = 0
     ) -> TokenStream:
         """Queue one sequence. Raises EngineError when the engine cannot take it."""
+        if self.restarting:
+            raise EngineError("engine_restarting", self.restarting, _LOADING_RETRY_S)
         if self.ended.is_set():
             raise EngineError("engine_dead", "the engine has ended; the server is going down", 5.0)
         if self.ready is None:
@@ -201,6 +289,7 @@ class EngineClient(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(high=64 << 20)
         self._transport = transport
+        self._disconnected.clear()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -212,9 +301,12 @@ class EngineClient(asyncio.Protocol):
                 self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._disconnected.set()
         self._end_all()
 
     def _take(self, frame: Frame) -> None:
+        self._last_frame = time.monotonic()
         if isinstance(frame, Step):
             for output in frame.outputs:
                 stream = self._streams.get(output.seq_id)
@@ -246,11 +338,10 @@ class EngineClient(asyncio.Protocol):
         if stream is not None:
             stream.fail(EngineError(frame.code, frame.message))
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch(self, process: asyncio.subprocess.Process, stderr: asyncio.StreamReader) -> None:
         """Pass the engine's stderr on, then note its end."""
-        assert process.stderr is not None
         rest = b""
-        while data := await process.stderr.read(_LINE_BYTES):
+        while data := await stderr.read(_LINE_BYTES):
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > _LINE_BYTES:  # readline() would give up here and leave the engine with a full pipe
                 lines, rest = [*lines, rest], b""
@@ -270,7 +361,7 @@ class EngineClient(asyncio.Protocol):
         self.ended.set()
         streams, self._streams = self._streams, {}
         for stream in streams.values():
-            stream.fail(EngineError("engine_dead", "the engine ended while it worked on this request", 5.0))
+            stream.fail(EngineError(*self._last_words))
 
     def _send(self, frame: Frame) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -192,10 +192,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "enable-ssl-refresh",
         "bool",
-        False,
+        True,
         "network",
-        "watch and reload certificate files",
-        refused="certificates are read at start in this version; restart the server to change them",
+        "reload the certificate files when they change (SIGHUP does it too); open connections go on",
+    ),
+    Option(
+        "forwarded-allow-ips",
+        "list",
+        (),
+        "network",
+        "proxies whose X-Forwarded-For is believed: addresses, networks, unix, or *",
+        env=("FORWARDED_ALLOW_IPS",),
     ),
     # security
     Option(
@@ -206,6 +213,38 @@ OPTIONS: tuple[Option, ...] = (
         "keys that clients must send (Bearer or x-api-key); several values and repeats all count; a variable holds one, or a JSON list",
         env=("VLLM_API_KEY",),
         secret=True,
+    ),
+    Option(
+        "api-key-file",
+        "str",
+        None,
+        "security",
+        "TOML or JSON file of keys with tenants, scopes, expiry and limits (`vsrv keys`); reloaded when it changes",
+    ),
+    Option(
+        "metrics-auth",
+        "str",
+        "none",
+        "security",
+        "who may read /metrics: none is everybody, without the series of tenants on the main port; key is a key with the scope metrics",
+        choices=("none", "key"),
+    ),
+    Option(
+        "metrics-port",
+        "int",
+        None,
+        "network",
+        "port of its own for /metrics on the same host, by plain HTTP; the main port does not answer /metrics then",
+        low=1,
+        high=65535,
+    ),
+    Option(
+        "prefix-cache-scope",
+        "str",
+        "tenant",
+        "security",
+        "who shares cached prompts; whoever does can find out by timing what others have sent",
+        choices=("tenant", "key", "shared"),
     ),
     Option(
         "allow-unauthenticated", "bool", False, "security", "serve a non-loopback address without any key"
@@ -564,6 +603,34 @@ OPTIONS: tuple[Option, ...] = (
         human=True,
     ),
     Option(
+        "max-num-queued-bytes",
+        "int",
+        256 << 20,
+        "performance",
+        "bytes of request bodies in memory; above it 503 with Retry-After",
+        low=1 << 20,
+        high=1 << 40,
+        human=True,
+    ),
+    Option(
+        "queue-timeout",
+        "float",
+        300.0,
+        "performance",
+        "seconds that a request may wait for its turn, then 503 queue_timeout; 0 = no limit",
+        low=0,
+        high=86400,
+    ),
+    Option(
+        "request-timeout",
+        "float",
+        0.0,
+        "performance",
+        "seconds that a request may take in all, then 504 request_timeout; 0 = no limit; a client may ask for less by X-Request-Timeout",
+        low=0,
+        high=86400,
+    ),
+    Option(
         "max-n-sequences",
         "int",
         64,
@@ -619,9 +686,18 @@ OPTIONS: tuple[Option, ...] = (
         "float",
         30.0,
         "operation",
-        "seconds without a step while work waits before /health says stalled",
+        "seconds without a step while work waits before /health says stalled and the engine is restarted",
         low=1,
         high=3600,
+    ),
+    Option(
+        "engine-max-restarts",
+        "int",
+        3,
+        "operation",
+        "restarts of the engine within ten minutes before the server gives up with exit status 1; 0 = never restart",
+        low=0,
+        high=1000,
     ),
     Option(
         "log-level",
@@ -636,6 +712,18 @@ OPTIONS: tuple[Option, ...] = (
     Option("log-format", "str", "text", "operation", "form of log lines", choices=("text", "json")),
     Option(
         "enable-log-requests", "bool", True, "operation", "one line for each request, never with prompt text"
+    ),
+    Option(
+        "log-prompts", "bool", False, "operation", "show the beginning of each prompt in its request's line"
+    ),
+    Option(
+        "max-log-len",
+        "int",
+        200,
+        "operation",
+        "characters of a prompt that --log-prompts shows",
+        low=1,
+        high=65536,
     ),
     Option("disable-uvicorn-access-log", "bool", False, "operation", "no line for each request"),
     Option(

@@ -150,9 +150,9 @@ _WORDS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "texts are never logged; see --log-level, --log-format and --enable-log-requests",
+        "answers are never logged; see --log-prompts, --log-level, --log-format and --enable-log-requests",
         """
-        max-log-len +enable-log-outputs +enable-log-deltas=true! +log-error-stack
+        +enable-log-outputs +enable-log-deltas=true! +log-error-stack
         +enable-logging-iteration-details logging-config log-config-file
         """,
     ),

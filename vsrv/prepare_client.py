@@ -20,6 +20,7 @@ from vsrv.prepare_worker import BROKEN, DIALECTS, HEADER, INIT, PREPARE, REFUSED
 SMALL_BODY_BYTES = (
     16 * 1024
 )  # completions up to this size are prepared in the front: quicker than a trip to the child
+_WRITE_BYTES = 256 * 1024  # to the child at once
 
 
 class PrepareClient:
@@ -58,7 +59,7 @@ class PrepareClient:
         async with self._lock:
             await self._init()
 
-    async def prepare(self, dialect: str, body: bytes) -> Prepared:
+    async def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
         """Body → checked request and ids. Raises UserError."""
         assert self._local is not None, "configure comes first"
         if dialect == "completions" and len(body) <= SMALL_BODY_BYTES:
@@ -82,7 +83,7 @@ class PrepareClient:
         if not task.cancelled():
             task.exception()  # its requester has it, or has left
 
-    async def _locked_exchange(self, dialect: str, body: bytes) -> bytes:
+    async def _locked_exchange(self, dialect: str, body: bytes | bytearray) -> bytes:
         async with self._lock:
             if self._stopping:
                 raise UserError(503, "prepare_failed", "the server is shutting down", None, 1.0)
@@ -90,7 +91,7 @@ class PrepareClient:
                 await self.start()
                 await self._init()
             try:
-                exchange = self._exchange(PREPARE, bytes([DIALECTS.index(dialect)]) + body)
+                exchange = self._exchange(PREPARE, bytes([DIALECTS.index(dialect)]), body)
                 return await asyncio.wait_for(exchange, self._time_limit_s)
             except TimeoutError:
                 await self._restart(f"a request took more than {self._time_limit_s:g} s to prepare")
@@ -123,10 +124,15 @@ class PrepareClient:
         }
         await self._exchange(INIT, json.dumps(settings).encode())
 
-    async def _exchange(self, kind: int, payload: bytes) -> bytes:
+    async def _exchange(self, kind: int, payload: bytes, body: bytes | bytearray = b"") -> bytes:
         assert self._reader is not None and self._writer is not None
         self._number = (self._number + 1) & 0xFFFFFFFF
-        self._writer.write(HEADER.pack(len(payload), self._number, kind) + payload)
+        self._writer.write(HEADER.pack(len(payload) + len(body), self._number, kind) + payload)
+        # A large body goes as the child reads it: written at once it would be copied at once, and every stream would wait for that.
+        view = memoryview(body)
+        for start in range(0, len(body), _WRITE_BYTES):
+            self._writer.write(view[start : start + _WRITE_BYTES])
+            await self._writer.drain()
         await self._writer.drain()
         while True:
             length, number, answer = HEADER.unpack(await self._reader.readexactly(HEADER.size))

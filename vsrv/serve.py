@@ -6,47 +6,93 @@ The socket listens before anything heavy is imported. Until the App is there, a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
+import resource
 import secrets
 import signal
 import socket
-import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vsrv import boot
 from vsrv.config import ServeConfig, is_loopback, sampling_value
 from vsrv.errors import ConfigError, UserError
+from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
 from vsrv.log import Log
 from vsrv.options import SAMPLING
+from vsrv.systemd import Notifier, inherited_socket
 
 if TYPE_CHECKING:
     from vsrv.api.app import App
     from vsrv.api.schema import ModelFacts, SamplingDefaults
     from vsrv.engine_client import EngineClient
+    from vsrv.http.tls import TlsFiles, TlsKeeper
     from vsrv.prepare_client import PrepareClient
+    from vsrv.supervisor import Supervisor
 
 EXIT_CONFIG = 78
+_TICK_S = 1.0  # between two looks at certificates, state and the service manager
+_WARN_EVERY_S = 86400.0
+_SPARE_FDS = 256  # beside the connections: engine, prepare child, model files, log
+Reread = Callable[[], ServeConfig]
 _DEMO_NAME = "demo"
 
 
-def run(config: ServeConfig) -> int:
-    """Serve until a signal ends it; returns the exit status. Raises ConfigError before the port is bound."""
+def run(config: ServeConfig, reread: Reread | None = None) -> int:
+    """Serve until a signal ends it; returns the exit status. `reread` makes the configuration anew on SIGHUP.
+
+    Raises ConfigError before the port is bound.
+    """
+    boot.dump_stacks_on_signal()
     tls = _tls(config)
-    sock = _listen(config)
+    trusted = TrustedProxies(config.get("forwarded-allow-ips"))
+    notifier = Notifier(os.environ)
+    given = inherited_socket(os.environ)
+    if given is not None:
+        _check_exposure(config, given)
+    sock = given or _listen(config)
+    _raise_file_limit(config.get("max-connections"))
     try:
-        return asyncio.run(Front(config, sock, tls).run())
+        return asyncio.run(Front(config, sock, Surroundings(tls, trusted, notifier, reread)).run())
     finally:
         sock.close()
-        if config.get("uds"):
+        notifier.close()
+        if config.get("uds") and given is None:
             Path(config.get("uds")).unlink(missing_ok=True)
+
+
+def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
+    """Rule R22 for a socket that systemd bound: --host says nothing about it."""
+    if sock.family == socket.AF_UNIX or is_loopback(sock.getsockname()[0]):
+        return
+    if not _has_keys(config) and not config.get("allow-unauthenticated"):
+        raise ConfigError(
+            f"the socket of systemd on {sock.getsockname()[0]} can be reached by others and no key is set: "
+            "give --api-key or --allow-unauthenticated"
+        )
+
+
+def _has_keys(config: ServeConfig) -> bool:
+    return bool(config.get("api-key") or config.get("api-key-file"))
+
+
+def _raise_file_limit(connections: int) -> None:
+    """Room for every connection that --max-connections allows, as far as the hard limit lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _SPARE_FDS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _listen(config: ServeConfig) -> socket.socket:
@@ -87,21 +133,49 @@ def _listen(config: ServeConfig) -> socket.socket:
     return sock
 
 
-def _tls(config: ServeConfig) -> ssl.SSLContext | None:
+def _listen_for_metrics(config: ServeConfig) -> socket.socket | None:
+    """The listening socket of --metrics-port, if there is one. Raises ConfigError."""
+    host, port = config.get("host").strip("[]"), config.get("metrics-port")
+    if not port:
+        return None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.create_server((host, port), family=family, backlog=16)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on --host {host} --metrics-port {port}: {error.strerror}") from None
+    sock.setblocking(False)
+    return sock
+
+
+def _tls(config: ServeConfig) -> TlsKeeper | None:
     if not config.get("ssl-certfile"):
         return None
-    from vsrv.http.tls import TlsFiles, server_context
+    from vsrv.http.tls import TlsKeeper
 
-    return server_context(
-        TlsFiles(
-            config.get("ssl-certfile"),
-            config.get("ssl-keyfile"),
-            config.get("ssl-keyfile-password"),
-            config.get("ssl-ca-certs"),
-            config.get("ssl-cert-reqs"),
-            config.get("ssl-ciphers"),
-        )
+    return TlsKeeper(_tls_files(config))
+
+
+def _tls_files(config: ServeConfig) -> TlsFiles:
+    from vsrv.http.tls import TlsFiles
+
+    return TlsFiles(
+        config.get("ssl-certfile"),
+        config.get("ssl-keyfile"),
+        config.get("ssl-keyfile-password"),
+        config.get("ssl-ca-certs"),
+        config.get("ssl-cert-reqs"),
+        config.get("ssl-ciphers"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the front gets from outside, beside its configuration and its socket."""
+
+    tls: TlsKeeper | None
+    trusted: TrustedProxies
+    notifier: Notifier
+    reread: Reread | None = None
 
 
 @dataclass(slots=True)
@@ -115,14 +189,25 @@ class Loaded:
 class Front:
     """One serving process. Owned by the event loop."""
 
-    def __init__(self, config: ServeConfig, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, config: ServeConfig, sock: socket.socket, around: Surroundings) -> None:
         self._config = config
+        self._newest = (
+            config  # what SIGHUP has read last; only what can change while serving is taken from it
+        )
         self._socket = sock
-        self._tls = tls
+        self._local = sock.getsockname()
+        self._around = around
+        self._tls = around.tls
+        self._tls_lock = asyncio.Lock()
+        self._notifier = around.notifier
         self._log = Log(config.get("log-level"), config.get("log-format"))
         self._loaded = Loaded()
         self._engine: EngineClient | None = None
+        self._supervisor: Supervisor | None = None
         self._prepare: PrepareClient | None = None
+        self._reloads: list[Callable[[ServeConfig], None]] = [self._reload_log]  # each may raise ConfigError
+        self._reloading: asyncio.Task[None] | None = None
+        self._warned = 0.0
         self._began = time.monotonic()
         self._signals = 0
         self._stop = asyncio.Event()
@@ -134,15 +219,27 @@ class Front:
             idle_timeout_s=config.get("keep-alive-timeout"),
         )
         self._server = HttpServer(
-            self._app, limits, _plain_error, self._log.event, config.get("root-path").rstrip("/")
+            self._app,
+            limits,
+            _plain_error,
+            self._log.event,
+            config.get("root-path").rstrip("/"),
+            around.trusted,
         )
+        self._metrics_socket = _listen_for_metrics(config)
+        self._metrics_server = HttpServer(self._scrape, limits, _plain_error, self._log.event)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        await self._server.start(self._socket, self._tls)
+        loop.set_exception_handler(self._on_loop_error)
+        await self._server.start(self._socket, self._tls.context if self._tls else None)
+        if self._metrics_socket is not None:
+            await self._metrics_server.start(self._metrics_socket)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._log.event("info", f"listening on {self._address()}")
+        ticking = loop.create_task(self._tick())
         loading = loop.create_task(self._load())
         stopped = loop.create_task(self._stop.wait())
         status = 0
@@ -152,26 +249,122 @@ class Front:
                 status = await self._serve_until(loading, stopped)
             else:
                 loading.cancel()
+                await asyncio.wait((loading,))
         finally:
+            self._notifier.stopping("shutting down")
             await self._shut_down()
+            ticking.cancel()
         return status
 
     async def _serve_until(self, loading: asyncio.Task[None], stopped: asyncio.Task[bool]) -> int:
-        """After loading: wait for a signal, or for the engine's end. Returns the exit status."""
+        """After loading: wait for a signal, or for an engine that cannot be kept alive. Returns the exit status."""
         try:
             loading.result()
         except ConfigError as error:
             print(f"vsrv: {error}", file=sys.stderr)
             return EXIT_CONFIG
-        assert self._engine is not None
-        ended = asyncio.get_running_loop().create_task(self._engine.ended.wait())
-        await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
-        if not stopped.done():
-            self._log.event("error", "the engine has ended: telling every client, then exiting with status 1")
-            await self._server.drain(2.0)
-            return 1
-        ended.cancel()
-        return 0
+        assert self._supervisor is not None
+        self._notifier.ready("serving")
+        watching = asyncio.get_running_loop().create_task(self._supervisor.run())
+        await asyncio.wait((stopped, watching), return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            watching.cancel()
+            await asyncio.wait((watching,))
+            return 0
+        self._log.event("error", f"{watching.result()}; telling every client, then exiting with status 1")
+        await self._server.drain(2.0)
+        return 1
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What asyncio would print as a traceback, as one line."""
+        self._log.event("error", f"{context['message']}: {context.get('exception')!r}")
+
+    async def _tick(self) -> None:
+        """Once a second, and at least twice in the manager's watchdog period: certificates, watchdog, status."""
+        pause = min(_TICK_S, self._notifier.watchdog_interval_s or _TICK_S)
+        while True:
+            self._beat()
+            if self._tls is not None:
+                self._warn_of_expiry(self._tls)
+                if self._config.get("enable-ssl-refresh") and self._tls.has_changed():
+                    await self._reload_tls(self._tls, None)
+            await asyncio.sleep(pause)
+
+    def _beat(self) -> None:
+        """The manager's watchdog sees a loop that turns and an engine that steps, loads or is being restarted."""
+        engine, notifier = self._engine, self._notifier
+        state = engine.health().state if engine is not None else "loading"
+        if state == "loading":
+            phase = engine.loading.phase if engine is not None else self._loaded.phase
+            notifier.status(f"loading: {phase}")
+            notifier.extend_timeout(30.0)  # a large model may take longer than TimeoutStartSec=
+        elif engine is not None:
+            notifier.status(f"{state}, {engine.num_streams} sequences")
+        if state == "draining":
+            notifier.extend_timeout(30.0)  # --shutdown-timeout may be longer than TimeoutStopSec=
+        if notifier.watchdog_interval_s is not None and state != "stalled":
+            notifier.alive()
+        notifier.flush()
+
+    # reloading
+
+    def _on_hangup(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _reload(self) -> None:
+        """SIGHUP: what can change while serving is taken anew; whatever is wrong with it, the old one goes on."""
+        if self._loaded.app is not None:
+            self._notifier.reloading()
+        config = self._newest = await self._reread()
+        for reload in self._reloads:
+            try:
+                reload(config)
+            except ConfigError as error:
+                self._log.event("error", f"reload: {error}; keeping the old one")
+        if self._tls is not None:
+            await self._reload_tls(self._tls, _tls_files(config) if config.get("ssl-certfile") else None)
+        if self._loaded.app is not None:
+            self._notifier.ready("serving")
+
+    async def _reread(self) -> ServeConfig:
+        """The configuration as it is now, or the last one that was right; keys and certificates are read again with either."""
+        if self._around.reread is None:
+            return self._newest
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, self._around.reread)
+        except ConfigError as error:
+            self._log.event("error", f"reload: {error}; keeping the old settings")
+            return self._newest
+
+    def _reload_log(self, config: ServeConfig) -> None:
+        self._log.set_level(config.get("log-level"))
+        self._log.event("info", f"reload: log level {config.get('log-level')}")
+
+    async def _reload_tls(self, keeper: TlsKeeper, files: TlsFiles | None) -> None:
+        try:
+            async with self._tls_lock:  # a signal and a change that is seen may come together
+                await asyncio.get_running_loop().run_in_executor(None, keeper.reload, files)
+        except ConfigError as error:
+            self._log.event("error", f"{error}; keeping the old certificate")
+            return
+        self._server.tls = keeper.context
+        until = time.strftime("%Y-%m-%d", time.gmtime(keeper.not_after))
+        self._log.event("info", f"new connections get the new certificate, valid until {until}")
+        self._warned = 0.0
+
+    def _warn_of_expiry(self, keeper: TlsKeeper) -> None:
+        now = time.monotonic()
+        if self._warned and now - self._warned < _WARN_EVERY_S:
+            return
+        self._warned = now
+        if (warning := keeper.warning(time.time())) is not None:
+            self._log.event("warning", warning)
+
+    @property
+    def certificate_not_after(self) -> float | None:
+        """Unix time at which the certificate ends, for metrics; None without TLS."""
+        return None if self._tls is None else self._tls.not_after
 
     def _on_signal(self) -> None:
         self._signals += 1
@@ -201,6 +394,7 @@ class Front:
             await self._prepare.stop()
         await self._server.drain(1.0)  # streams get their error event now that the engine has ended
         await self._server.stop()
+        await self._metrics_server.stop()
         self._log.event("info", "stopped")
 
     # loading
@@ -210,10 +404,13 @@ class Front:
         loop = asyncio.get_running_loop()
         config = self._config
         self._loaded.phase = "download" if config.get("model") else "start"
-        folder = await loop.run_in_executor(None, self._resolve)
+        folder = await _in_thread(self._resolve)
         from vsrv.engine_client import EngineClient
+        from vsrv.supervisor import RestartPolicy, Supervisor
 
         self._engine = engine = EngineClient(config.get("engine-stall-timeout"), self._engine_line)
+        policy = RestartPolicy(config.get("engine-max-restarts"))
+        self._supervisor = Supervisor(engine, config.engine(folder), policy, self._log.event)
         await engine.start(config.engine(folder))
         try:
             build = await loop.run_in_executor(None, functools.partial(_prepare_parts, config, folder))
@@ -226,7 +423,11 @@ class Front:
         await self._prepare.start()
         await self._wait_for_engine(engine)
         assert engine.ready is not None
-        self._loaded.app = await build(engine, self._prepare, self._log)
+        self._loaded.app = app = await build(engine, self._prepare, self._log)
+        self._reloads.append(functools.partial(_reload_keys, app))
+        app.metrics.certificate_expiry = lambda: self.certificate_not_after
+        self._supervisor.on_stall = app.metrics.engine_stalled
+        self._supervisor.on_restart = app.metrics.engine_restarted
         for line in engine.ready.budget:
             self._log.event("info", line)
         self._announce()
@@ -272,26 +473,23 @@ class Front:
         name = self._loaded.app.facts.served_names[0] if self._loaded.app else ""
         seconds = time.monotonic() - self._began
         self._log.event("info", f"ready in {seconds:.1f} s: {name} at {self._address()}")
-        if not self._config.get("uds"):
-            key = " -H 'Authorization: Bearer KEY'" if self._config.get("api-key") else ""
+        if self._socket.family != socket.AF_UNIX:
+            key = " -H 'Authorization: Bearer KEY'" if _has_keys(self._config) else ""
             body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
             self._log.event(
                 "info",
                 f"try: curl {self._address()}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
             )
-        if (
-            not self._config.get("api-key")
-            and not self._config.get("uds")
-            and not is_loopback(self._config.get("host"))
-        ):
+        is_open = self._socket.family != socket.AF_UNIX and not is_loopback(self._local[0])
+        if is_open and not _has_keys(self._config):
             self._log.event(
                 "warning", "everybody who reaches this port may use the model (--allow-unauthenticated)"
             )
 
     def _address(self) -> str:
-        if self._config.get("uds"):
-            return f"unix:{self._config.get('uds')}"
-        host, port = self._socket.getsockname()[:2]
+        if self._socket.family == socket.AF_UNIX:
+            return f"unix:{self._local}"
+        host, port = self._local[:2]
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{shown}:{port}"
 
@@ -301,6 +499,43 @@ class Front:
         if self._loaded.app is not None:
             return await self._loaded.app(request)
         return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
+
+    async def _scrape(self, request: Request) -> Response | StreamingResponse:
+        if self._loaded.app is not None:
+            return await self._loaded.app.scrape(request)
+        return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
+
+
+def _reload_keys(app: App, config: ServeConfig) -> None:
+    """The key file again; what is wrong with it is logged by the keys themselves, which stay."""
+    app.reload()
+
+
+def _in_thread(function: Callable[[], Path]) -> asyncio.Future[Path]:
+    """As run_in_executor, but in a daemon thread: a download that hangs does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Path] = loop.create_future()
+
+    def deliver(result: Path | None, error: BaseException | None) -> None:
+        if future.done():
+            return  # cancelled meanwhile
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+
+    def work() -> None:
+        result: Path | None = None
+        error: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as fault:  # it is raised again where the future is awaited
+            error = fault
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(deliver, result, error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 def _loading_answer(request: Request, phase: str, engine: EngineClient | None, elapsed_s: float) -> Response:
@@ -327,17 +562,20 @@ def _plain_error(error: UserError, request_id: str) -> Response:
 
 def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient, PrepareClient, Log], Any]:
     """Import and build what needs no engine (about 0.3 s, in a thread); returns what finishes the App once it is ready."""
+    from vsrv.api.admission import Admission, AdmissionLimits
     from vsrv.api.app import ApiOptions, App, Parts
-    from vsrv.api.auth import Keys
+    from vsrv.api.auth import KeyPolicy, Keys
     from vsrv.api.chat import ChatStyle
     from vsrv.api.cors import Cors
-    from vsrv.api.generation import Admission, AdmissionLimits
+    from vsrv.api.fairness import EngineRoom
     from vsrv.metrics import Metrics
     from vsrv.prepare_worker import build_preparer
     from vsrv.text.tokenizer import Tokenizer
 
     get = config.get
     tokenizer = Tokenizer(folder)
+    policy = KeyPolicy(get("prefix-cache-scope"), get("metrics-auth") == "key")
+    key_file = Path(get("api-key-file")) if get("api-key-file") else None
 
     async def finish(engine: EngineClient, prepare: PrepareClient, log: Log) -> App:
         assert engine.ready is not None
@@ -355,13 +593,14 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
             ),
         )
-        metrics = Metrics(facts.served_names[0])
+        metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
+        room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
         parts = Parts(
             engine=engine,
             prepare=prepare,
             tokenizer=tokenizer,
             facts=facts,
-            keys=Keys(get("api-key"), secrets.token_bytes(32)),
+            keys=Keys(get("api-key"), secrets.token_bytes(32), key_file, policy, log.event),
             cors=Cors(
                 get("allowed-origins"),
                 get("allowed-methods"),
@@ -371,13 +610,21 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             metrics=metrics,
             log=log,
             admission=Admission(
-                AdmissionLimits(get("max-num-queued-reqs"), get("max-num-queued-tokens")), metrics
+                AdmissionLimits(
+                    get("max-num-queued-reqs"),
+                    get("max-num-queued-tokens"),
+                    get("max-num-queued-bytes"),
+                    get("queue-timeout"),
+                ),
+                metrics,
+                room,
+                lambda: engine.beat is not None and engine.beat.num_waiting > room.spare,
             ),
         )
         style = ChatStyle(
             get("response-role"), get("enable-prompt-tokens-details"), get("enable-force-include-usage")
         )
-        return App(
+        app = App(
             parts,
             ApiOptions(
                 style=style,
@@ -386,10 +633,15 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 log_requests=get("enable-log-requests") and not get("disable-uvicorn-access-log"),
                 quiet_paths=frozenset(get("disable-access-log-for-endpoints").split(",")),
                 metrics_enabled=not get("disable-log-stats"),
+                metrics_on_own_port=bool(get("metrics-port")),
+                request_timeout_s=get("request-timeout"),
+                logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
                 fingerprint=_fingerprint(config, folder),
                 created=int((folder / "config.json").stat().st_mtime),
             ),
         )
+        app.watch_keys()
+        return app
 
     return finish
 

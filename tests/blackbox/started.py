@@ -18,7 +18,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-READY_S = 110.0  # kernels may have to be compiled once on a fresh machine, about a minute of one core
+READY_S = 250.0  # kernels may have to be compiled once on a fresh machine, about a minute of one core
 
 
 def free_port() -> int:

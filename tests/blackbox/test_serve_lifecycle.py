@@ -78,30 +78,47 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_an_engine_that_dies_is_told_and_ends_the_server() -> None:
-    server = start()
+def engine_of(server: Server) -> int:
+    """Process id of the child that has torch loaded."""
+    assert server.process is not None
+    for name in os.listdir("/proc"):
+        if name.isdigit() and parent(int(name)) == server.process.pid:
+            try:
+                if "libtorch" in Path(f"/proc/{name}/maps").read_text():
+                    return int(name)
+            except OSError:
+                continue  # it ended just now
+    raise AssertionError("no engine process")
+
+
+def test_an_engine_that_dies_is_told_and_replaced_until_it_is_too_often() -> None:
+    server = start("--engine-max-restarts", "1")
     assert server.process is not None
     server.wait_ready()
-    engine = [
-        int(p)
-        for p in os.listdir("/proc")
-        if p.isdigit()
-        and parent(int(p)) == server.process.pid
-        and "libtorch" in Path(f"/proc/{p}/maps").read_text()
-    ]
-    body = json.dumps({"prompt": "hello", "max_tokens": 900, "ignore_eos": True, "stream": True}).encode()
-    request = urllib.request.Request(
-        server.url + "/v1/completions", body, {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as response:
-        assert response.readline().startswith(b"data:")
-        os.kill(engine[0], signal.SIGKILL)
-        rest = response.read().decode()
-    events = [line[6:] for line in rest.splitlines() if line.startswith("data: ")]
-    assert events[-1] == "[DONE]"
-    assert "error" in json.loads(events[-2])
-    assert server.process.wait(20) != 0
-    assert "engine" in server.log()
+    for last in (False, True):
+        engine = engine_of(server)
+        body = json.dumps({"prompt": "hello", "max_tokens": 900, "ignore_eos": True, "stream": True}).encode()
+        request = urllib.request.Request(
+            server.url + "/v1/completions", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as response:
+            assert response.readline().startswith(b"data:")
+            os.kill(engine, signal.SIGKILL)
+            rest = response.read().decode()
+        events = [line[6:] for line in rest.splitlines() if line.startswith("data: ")]
+        assert events[-1] == "[DONE]"
+        assert json.loads(events[-2])["error"]["code"] == "engine_dead"
+        if last:
+            break
+        status, answer = server.post("/v1/completions", {"prompt": "hello", "max_tokens": 4})
+        assert status == 503 and answer["error"]["code"] == "engine_restarting"  # type: ignore[index]
+        status, reason, headers = server.get("/readyz")
+        assert status == 503 and b"restarted (1 of at most 1)" in reason and "retry-after" in headers
+        server.wait_ready()
+        status, answer = server.post("/v1/completions", {"prompt": "hello", "max_tokens": 4})
+        assert status == 200
+    assert server.process.wait(20) == 1
+    assert "after 1 restarts" in server.log()
 
 
 def test_keys_guard_every_inference_route() -> None:

@@ -309,7 +309,7 @@ def high_f16(pair: Any) -> Any:
 
 
 def _lanes(value: Any) -> tuple[list[Any], int]:
-    return _collective(value, lambda values: [(list(values), lane) for lane in range(32)])
+    return _collective(value, lambda values: [(values, lane) for lane in range(32)])
 
 
 def shuffle_xor_f32(value: Any, mask: int) -> Any:

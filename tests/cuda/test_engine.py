@@ -13,6 +13,7 @@ import transformers
 from simulated import SimulatedDevice, SimulatedLoader
 
 from vsrv import models
+from vsrv.engine import graphs
 from vsrv.engine.blocks import BlockPool
 from vsrv.engine.engine import Engine
 from vsrv.engine.gpu import TorchProducts, with_products
@@ -35,7 +36,7 @@ class HostProducts(TorchProducts):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = transformers.Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=3,
+        vocab_size=VOCABULARY, hidden_size=48, intermediate_size=64, num_hidden_layers=1, num_attention_heads=3,
         num_key_value_heads=1, head_dim=64, max_position_embeddings=256, eos_token_id=2, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(5)
@@ -50,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gpu_kernels(arch: str, seed: int) -> Kernels:
     """The table that a GPU host uses, with launches in the simulator and products on the CPU."""
-    small = SamplingVariant(threads=32, digit_bits=5, capacity=64, adjust_threads=32, chunk=64)
+    small = SamplingVariant(threads=32, digit_bits=6, capacity=64, adjust_threads=32, chunk=64)
     kernels = cuda_kernels(SimulatedDevice(arch, num_multiprocessors=2), SimulatedLoader(seed), small)
     return replace(with_products(kernels, HostProducts("cpu")), device="cpu")
 
@@ -63,7 +64,7 @@ def make_engine(folder: Path) -> Callable[..., Engine]:
         blocks: int = 24,
         budget: int = 24,
         seqs: int = 4,
-        graphs: bool = False,
+        replays: bool = False,
     ) -> Engine:
         kernels = gpu_kernels(arch, lag)
         spec = models.read_spec(folder, {})
@@ -73,7 +74,7 @@ def make_engine(folder: Path) -> Callable[..., Engine]:
         kernels.prepare(model.kernel_shapes(seqs, budget))
         model.reserve(budget, seqs)
         runner = ModelRunner(model, kernels, blocks, seqs)
-        if graphs:
+        if replays:
             runner.use_graphs(recorded, seqs, 16)
         limits = SchedulerLimits(seqs, budget, min(256, blocks * kernels.block_size))
         return Engine(
@@ -129,23 +130,27 @@ def test_greedy_tokens_are_those_of_transformers(
     assert checked >= 8
 
 
-def test_lag_preemption_and_batch_change_no_token(make_engine: Callable[..., Engine]) -> None:
-    params = {
-        1: SamplingParams(6, temperature=0.8, seed=3, top_k=20, ignore_eos=True, frequency_penalty=0.5),
-        2: SamplingParams(6, temperature=1.0, seed=4, top_p=0.8, ignore_eos=True, min_tokens=3),
-        3: SamplingParams(6, temperature=0.0, ignore_eos=True, repetition_penalty=1.2),
+def test_lag_graphs_preemption_and_batch_change_no_token(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "_NEEDED", 1)
+    requests = {  # the first outgrows its block of 16 while the others hold the rest of a pool of four
+        1: (
+            [5, 6, 7] * 5,
+            SamplingParams(4, temperature=0.8, seed=3, top_k=20, ignore_eos=True, frequency_penalty=0.5),
+        ),
+        2: ([7], SamplingParams(5, temperature=1.0, seed=4, top_p=0.8, ignore_eos=True, min_tokens=3)),
+        3: (list(range(3, 31)), SamplingParams(5, temperature=0.0, ignore_eos=True, repetition_penalty=1.2)),
     }
-    requests = {seq_id: (PROMPTS[seq_id], params[seq_id]) for seq_id in params}
     together = run(make_engine(0), requests)
-    assert run(make_engine(1), requests) == together
-    replaying = make_engine(1, graphs=True)
+    replaying = make_engine(1, replays=True)
     assert run(replaying, requests) == together
-    assert replaying._runner.graphs is not None and set(replaying._runner.graphs._graphs) >= {4}
-    tight = make_engine(1, blocks=5)
+    assert replaying._runner.graphs is not None and set(replaying._runner.graphs._graphs) >= {1, 4}
+    tight = make_engine(1, blocks=4)
     assert run(tight, requests) == together
     assert tight.scheduler.num_preemptions > 0, "the pool was not tight enough to show anything"
-    for seq_id, request in requests.items():
-        assert run(make_engine(0), {seq_id: request})[seq_id] == together[seq_id]
+    for seq_id in (1, 3):
+        assert run(make_engine(0), {seq_id: requests[seq_id]})[seq_id] == together[seq_id]
 
 
 def test_logprobs_of_output_and_prompt(make_engine: Callable[..., Engine], folder: Path) -> None:
@@ -172,3 +177,21 @@ def test_logprobs_of_output_and_prompt(make_engine: Callable[..., Engine], folde
         position = len(prompt) - 1 + index
         for token, value in zip(output.logprobs.token_ids, output.logprobs.values, strict=True):
             assert value == pytest.approx(expected[position, token].item(), abs=0.15)
+
+
+def test_a_size_that_cannot_be_captured_stays_eager(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(graphs, "_NEEDED", 1)
+    attempts: list[int] = []
+
+    def broken(step: Callable[[], None]) -> Callable[[], None]:
+        attempts.append(1)
+        raise torch.OutOfMemoryError("no memory for a graph")
+
+    engine = make_engine(1)
+    engine._runner.use_graphs(broken, 4, 16)
+    requests = {1: ([5, 6], SamplingParams(5, temperature=0.0, ignore_eos=True))}
+    assert len(run(engine, requests)[1]) == 5
+    assert attempts == [1], "the capture was tried again"
+    assert "no memory for a graph" in capfd.readouterr().err

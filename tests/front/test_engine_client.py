@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import textwrap
+import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from vsrv.config import EngineConfig
 from vsrv.engine_client import EngineClient, TokenStream
 from vsrv.errors import EngineError
 from vsrv.messages import Abort, Beat, SamplingParams
+from vsrv.supervisor import RestartPolicy, Supervisor
 
 PRELUDE = f"""
 import os, signal, socket, sys, time
@@ -173,10 +175,11 @@ def test_a_stall_is_requests_without_steps(play: Play, monkeypatch: pytest.Monke
         assert await beaten(6, 2) == "ready"
         clock.now += 31
         stream.abort()
-        assert client.health().state == "ready"
+        assert client.health().state == "stalled" and "no sign of life" in client.health().reason
+        assert await beaten(6, 3) == "ready", "an idle engine that beats is well"
 
     script = """
-        for step, count in ((0, 0), (5, 1), (5, 2), (6, 2)):
+        for step, count in ((0, 0), (5, 1), (5, 2), (6, 2), (6, 3)):
             take(Generate), send(Beat(step, 1, count, 0.5, {"x": 1.0}))
     """
     play(script, scenario)
@@ -199,6 +202,151 @@ def test_an_engine_that_dies_fails_every_stream(play: Play, death: str) -> None:
         os._exit(3) if {death!r} == "exit status 3" else os.kill(os.getpid(), signal.SIGKILL)
     """
     assert play(script, scenario) == ["last words", f"the engine process ended with {death}"]
+
+
+RESTARTABLE = """
+    while True:
+        frame = take(Generate)
+        if frame.prompt_token_ids[0] == 1: os._exit(3)
+        if frame.prompt_token_ids[0] == 2: time.sleep(1000)
+        send(Step((output(frame.seq_id, os.getpid() & 0xffff, end=STOP),)))
+"""
+
+
+async def supervised(
+    client: EngineClient, policy: RestartPolicy
+) -> tuple[Supervisor, asyncio.Task[str], list[str]]:
+    logged: list[str] = []
+    supervisor = Supervisor(
+        client, EngineConfig("some/model"), policy, lambda level, text: logged.append(text)
+    )
+    return supervisor, asyncio.get_running_loop().create_task(supervisor.run()), logged
+
+
+def test_an_engine_that_ends_is_started_again_until_it_is_too_often(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        policy = RestartPolicy(2, first_pause_s=0.1, poll_s=0.05)
+        supervisor, watching, logged = await supervised(client, policy)
+        (first,) = await ids_of(submit(client, 3))
+        last_id = 0
+        for count in (1, 2):
+            dying = submit(client, 1)
+            with pytest.raises(EngineError) as failed:
+                await ids_of(dying)
+            assert failed.value.code == "engine_dead" and failed.value.retry_after_s
+            await until(lambda: client.restarting)
+            assert client.health().state == "restarting" and f"{count} of at most 2" in client.health().reason
+            with pytest.raises(EngineError) as refused:
+                submit(client, 3)
+            assert refused.value.code == "engine_restarting" and refused.value.retry_after_s
+            await until(lambda: client.health().state == "ready")
+            stream = submit(client, 3)
+            assert stream.seq_id > last_id, "an id was used again"
+            last_id = stream.seq_id
+            (second,) = await ids_of(stream)
+            assert second != first, "the same process"
+            assert supervisor.num_restarts == count
+        with pytest.raises(EngineError):
+            await ids_of(submit(client, 1))
+        assert "after 2 restarts" in await asyncio.wait_for(watching, 5)
+        assert client.health().state == "dead" and len(logged) == 4
+
+    lines = play(RESTARTABLE, scenario)
+    assert lines == ["the engine process ended with exit status 3"] * 3
+
+
+def test_a_stalled_engine_shows_its_stacks_and_is_replaced(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        client._stall_timeout_s = 0.3
+        supervisor, watching, logged = await supervised(client, RestartPolicy(1, 600, 0.05, 0.05))
+        told: list[str] = []
+        supervisor.on_stall, supervisor.on_restart = (
+            lambda: told.append("stall"),
+            lambda: told.append("restart"),
+        )
+        stuck = submit(client, 2)
+        with pytest.raises(EngineError):
+            await ids_of(stuck)
+        await until(lambda: client.health().state == "ready")
+        assert await ids_of(submit(client, 3)) and supervisor.num_stalls == supervisor.num_restarts == 1
+        assert "no engine step" in logged[0] and "stacks" in logged[0] and told == ["stall", "restart"]
+        watching.cancel()
+
+    prelude = "import faulthandler; faulthandler.register(signal.SIGUSR2)"
+    lines = play(f"\n    {prelude}" + RESTARTABLE, scenario)
+    assert any("most recent call first" in line for line in lines), lines
+    assert any("engine.py" in line and "in <module>" in line for line in lines), lines
+
+
+def test_a_restart_that_gets_no_process_is_tried_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(client: EngineClient) -> None:
+        _, watching, logged = await supervised(client, RestartPolicy(2, first_pause_s=0.05, poll_s=0.05))
+        spawn, calls = asyncio.create_subprocess_exec, [0]
+
+        async def scarce(*arguments: Any, **more: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 1:
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            return await spawn(*arguments, **more)
+
+        monkeypatch.setattr("asyncio.create_subprocess_exec", scarce)
+        with pytest.raises(EngineError):
+            await ids_of(submit(client, 1))
+        await asyncio.wait_for(until(lambda: client.health().state == "ready"), 6)
+        assert calls == [2] and any("temporarily unavailable" in text for text in logged)
+        assert await ids_of(submit(client, 3))
+        watching.cancel()
+
+    play(RESTARTABLE, scenario)
+
+
+def test_a_grandchild_that_holds_stderr_open_does_not_hold_the_restart(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        _, watching, _ = await supervised(client, RestartPolicy(1, first_pause_s=0.05, poll_s=0.05))
+        with pytest.raises(EngineError):
+            await ids_of(submit(client, 1))
+        await asyncio.wait_for(until(lambda: client.health().state == "ready"), 6)
+        assert await ids_of(submit(client, 3))
+        watching.cancel()
+
+    play("\n    import subprocess; subprocess.Popen(['sleep', '8'])" + RESTARTABLE, scenario)
+
+
+def test_a_pause_of_the_front_is_no_stall_of_the_engine(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        client._stall_timeout_s = 0.5
+        supervisor, watching, _ = await supervised(client, RestartPolicy(1, poll_s=0.05))
+        stream = submit(client, 3)
+        client._last_frame = client._last_progress = 0.0  # as after SIGSTOP and SIGCONT of this process
+        time.sleep(1.6)
+        assert await ids_of(stream)
+        await asyncio.sleep(0.2)
+        assert supervisor.num_stalls == 0
+        watching.cancel()
+
+    play(RESTARTABLE, scenario)
+
+
+@pytest.mark.parametrize("turns", range(0, 12, 2))
+def test_a_start_that_is_cancelled_anywhere_leaves_nothing(
+    turns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "engine.py"
+    program.write_text(PRELUDE + "take(Stop)")
+    monkeypatch.setattr("vsrv.engine_client.child_command", lambda name: [sys.executable, str(program), name])
+
+    async def main() -> None:
+        client = EngineClient(30.0, lambda line: None)
+        starting = asyncio.create_task(client.start(EngineConfig("some/model")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await client.stop()
+        assert client._process is None or client._process.returncode is not None
+
+    asyncio.run(main())
+    gc.collect()
 
 
 MALFORMED = {

@@ -7,6 +7,7 @@ import gc
 import json
 import socket
 import subprocess
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -117,6 +118,25 @@ BODIES = [
     ("completions", json.dumps({"prompt": LONG, "n": "two"}).encode()),
     ("completions", b'{"prompt": "Hello", "seed": 1}'.ljust(SMALL_BODY_BYTES + 1)),
 ]
+
+
+def test_a_large_body_goes_to_the_child_in_pieces(folder: Path, local: Preparer) -> None:
+    """A copy of it would be a pause of the event loop, tens of milliseconds for every stream."""
+    size = 20 << 20
+    body = bytearray(json.dumps({"prompt": "x" * size}).encode())
+
+    async def scenario(client: PrepareClient) -> None:
+        with pytest.raises(UserError, match="context"):
+            await client.prepare("completions", body)
+        tracemalloc.start()
+        try:
+            with pytest.raises(UserError, match="context"):
+                await client.prepare("completions", body)
+            assert tracemalloc.get_traced_memory()[1] < size // 10
+        finally:
+            tracemalloc.stop()
+
+    assert play(folder, local, scenario) == []
 
 
 def fault(error: UserError) -> tuple[Any, ...]:

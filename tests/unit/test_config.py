@@ -25,7 +25,7 @@ BASE = {"allow-unauthenticated": "true"}
 SAMPLES: dict[str, tuple[str, Any]] = {
     "str": ("text", "text"), "int": ("17", 17), "float": ("0.5", 0.5), "bool": ("true", True), "list": ("a,b", ("a", "b")), "json": ('{"a": 1}', {"a": 1}),
 }  # fmt: skip
-NEEDS_FILES = {"ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "ssl-cert-reqs", "config", "allow-credentials"}
+NEEDS_FILES = {"ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "ssl-cert-reqs", "config", "allow-credentials", "api-key-file", "metrics-auth"}  # fmt: skip
 
 
 def sample(option: Option) -> tuple[str, Any]:

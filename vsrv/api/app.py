@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import re
 import time
 from array import array
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import orjson
 
 import vsrv
-from vsrv.api.auth import Keys, Tenant
+from vsrv.api.admission import Admission, Hold
+from vsrv.api.auth import ANYBODY, Caller, Keys
 from vsrv.api.chat import ChatAnswer, ChatStyle
 from vsrv.api.completions import CompletionAnswer
 from vsrv.api.cors import Cors
-from vsrv.api.generation import Admission, Generation
+from vsrv.api.generation import Generation, Services, Terms
+from vsrv.api.limits import Lease, RateLimiter
 from vsrv.api.prepare import Prepared
 from vsrv.api.rendering import AnswerIds, TokenTexts, error_object, error_response, json_response
 from vsrv.api.schema import Fields, ModelFacts, check_model, parse_object, token_id
@@ -25,12 +30,28 @@ from vsrv.errors import EngineError, UserError
 from vsrv.http.route import AuthClass, Route, Router
 from vsrv.http.values import Request, Response, StreamingResponse
 from vsrv.log import Log, RequestRecord
-from vsrv.metrics import Metrics
+from vsrv.metrics import Metrics, QueueState
 from vsrv.text.tokenizer import Tokenizer
+
+_LONGEST_TIMEOUT_S = 86400
+_CHUNKED_BYTES = 4 << 20  # what a body of unknown length counts as until it has been read
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+_ENGINE_CODES = {
+    "context_length_exceeded": 400,
+    "invalid_token_id": 400,
+    "empty_prompt": 400,
+    "request_timeout": 504,
+    "model_loading": 503,
+    "engine_dead": 503,
+    "engine_stalled": 503,
+    "engine_restarting": 503,
+    "server_shutdown": 503,
+    "engine_error": 500,
+}
 
 
 class Prepares(Protocol):
-    async def prepare(self, dialect: str, body: bytes) -> Prepared: ...
+    async def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +64,9 @@ class ApiOptions:
     log_requests: bool = True
     quiet_paths: frozenset[str] = frozenset()
     metrics_enabled: bool = True
+    metrics_on_own_port: bool = False
+    request_timeout_s: float = 0.0  # 0 = none
+    logged_prompt_characters: int = 0  # prompts are logged only where somebody asked for it
     fingerprint: str = ""
     created: int = 0
 
@@ -60,6 +84,7 @@ class Parts:
     metrics: Metrics
     log: Log
     admission: Admission
+    limiter: RateLimiter = field(default_factory=RateLimiter)
 
 
 @dataclass(slots=True)
@@ -69,8 +94,12 @@ class _Trace:
     request: Request
     began: float
     route: str = "unknown"
-    tenant: Tenant = field(default_factory=lambda: Tenant(""))
+    caller: Caller = ANYBODY
+    lease: Lease | None = None
+    hold: Hold | None = None
     generation: Generation | None = None
+    bytes_in: int = 0
+    error: str = ""
 
 
 class App:
@@ -79,6 +108,8 @@ class App:
     def __init__(self, parts: Parts, options: ApiOptions) -> None:
         self._parts = parts
         self._options = options
+        scrape = Route(("GET",), "/metrics", AuthClass.METRICS, self._metrics)
+        self._scrape_router = Router((scrape,))
         self._router = Router(
             (
                 Route(("GET",), "/livez", AuthClass.PROBE, self._livez),
@@ -87,7 +118,7 @@ class App:
                 Route(("GET", "POST"), "/ping", AuthClass.PROBE, self._health),
                 Route(("GET",), "/load", AuthClass.PROBE, self._load),
                 Route(("GET",), "/version", AuthClass.PUBLIC, self._version),
-                Route(("GET",), "/metrics", AuthClass.METRICS, self._metrics),
+                *(() if options.metrics_on_own_port else (scrape,)),
                 Route(("GET",), "/v1/models", AuthClass.INFERENCE, self._models),
                 Route(("GET",), "/v1/models/{model:path}", AuthClass.INFERENCE, self._model),
                 Route(("POST",), "/v1/chat/completions", AuthClass.INFERENCE, self._chat),
@@ -96,44 +127,81 @@ class App:
                 Route(("POST",), "/detokenize", AuthClass.INFERENCE, self._detokenize),
             )
         )
-        self._traces: dict[str, _Trace] = {}
+        self._traces: dict[
+            Request, _Trace
+        ] = {}  # not by id: a client chooses that, and another may choose the same
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def facts(self) -> ModelFacts:
         return self._parts.facts
 
     @property
+    def metrics(self) -> Metrics:
+        return self._parts.metrics
+
+    def watch_keys(self) -> None:
+        """From now on take changes of the key file over when they come; ends with the event loop."""
+        self._watch = asyncio.get_running_loop().create_task(self._parts.keys.watch())
+        self._watch.add_done_callback(self._watch_ended)
+
+    def _watch_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._parts.log.event("error", f"the key file is not watched any more: {task.exception()!r}")
+
+    def reload(self) -> bool:
+        """Take a changed key file over, on SIGHUP for instance; with an unusable one the old keys stay and the log says why."""
+        return self._parts.keys.reload()
+
+    @property
     def routes(self) -> tuple[Route, ...]:
         return self._router.routes
 
+    async def scrape(self, request: Request) -> Response | StreamingResponse:
+        """The app of --metrics-port: /metrics and nothing else."""
+        return await self._answer(request, self._scrape_router)
+
     async def __call__(self, request: Request) -> Response | StreamingResponse:
+        return await self._answer(request, self._router)
+
+    async def _answer(self, request: Request, router: Router) -> Response | StreamingResponse:
         cors = self._parts.cors
         if request.method == "OPTIONS" and request.headers.get("access-control-request-method"):
             return cors.preflight(request)
         trace = _Trace(request, time.monotonic())
         extra = cors.headers_for(request)
         try:
-            response = await self._route(request, trace)
+            response = await self._route(request, trace, router)
         except UserError as error:
+            trace.error = error.code
             response = error_response(error, request.id)
             if error.status == 405 and error.param:
                 response.headers.append(("allow", error.param))
-        except BaseException:
-            self._finish(trace, 499)  # the client has gone, or a fault that the server answers with 500
+        except BaseException as error:
+            # a fault is answered with 500 by the server; otherwise the client has gone
+            self._finish(trace, 500 if isinstance(error, Exception) else 499, 0)
             raise
         response.headers.extend(extra)
+        response.headers.extend(self._parts.limiter.headers(trace.caller))
         if isinstance(response, Response):
-            self._finish(trace, response.status)
+            self._finish(trace, response.status, len(response.body))
             return response
         return StreamingResponse(
-            response.status, response.headers, Stream(response.chunks, lambda: self._finish(trace, 200))
+            response.status,
+            response.headers,
+            Stream(response.chunks, lambda sent: self._finish(trace, 200, sent)),
         )
 
-    async def _route(self, request: Request, trace: _Trace) -> Response | StreamingResponse:
-        route, placeholders, allowed = self._router.find(request.method, request.path)
+    async def _route(self, request: Request, trace: _Trace, router: Router) -> Response | StreamingResponse:
+        if request.method == "OPTIONS" and request.path in (
+            "*",
+            "/",
+        ):  # of the server; load balancers probe with it
+            return Response(204, [("allow", "GET, HEAD, POST, OPTIONS")])
+        route, placeholders, allowed = router.find(request.method, request.path)
         if route is None:
             # without a key, nobody learns which paths exist
-            self._parts.keys.identify(request.headers, AuthClass.INFERENCE)
+            trace.caller = await self._parts.keys.identify(request.headers, AuthClass.INFERENCE)
             if allowed and request.method == "OPTIONS":
                 return Response(204, [("allow", ", ".join(allowed))])
             if allowed:
@@ -146,37 +214,69 @@ class App:
                 return response
             raise UserError(404, "not_found", f"no such path: {request.path[:200]}")
         trace.route = route.pattern
-        trace.tenant = self._parts.keys.identify(request.headers, route.auth)
-        self._traces[request.id] = trace
+        trace.caller = await self._parts.keys.identify(request.headers, route.auth)
+        self._traces[request] = trace
         try:
             return await route.call(request, placeholders)
         finally:
-            self._traces.pop(request.id, None)
+            self._traces.pop(request, None)
 
-    def _finish(self, trace: _Trace, status: int) -> None:
+    def _finish(self, trace: _Trace, status: int, bytes_out: int) -> None:
+        """Give back what the request held, then count and log it."""
         generation, request = trace.generation, trace.request
-        usage = None if generation is None else generation.usage
         if generation is not None:
             generation.close()
+        for held in (trace.lease, trace.hold):
+            if held is not None:
+                held.close()
+        record = self._record(trace, status, bytes_out)
+        self._parts.metrics.request_finished(record)
+        if generation is not None:
+            self._parts.metrics.generation_finished(record, generation.times)
+        if self._options.log_requests and request.path not in self._options.quiet_paths:
+            self._parts.log.request(record)
+
+    def _record(self, trace: _Trace, status: int, bytes_out: int) -> RequestRecord:
+        request, caller, generation = trace.request, trace.caller, trace.generation
         record = RequestRecord(
             request_id=request.id,
-            key_id=trace.tenant.id,
+            key_id=caller.key_id,
+            tenant=caller.tenant,
             method=request.method,
             path=request.raw_target[:200],
+            route=trace.route,
             status=status,
             client=request.client,
             total_s=time.monotonic() - trace.began,
-            prompt_tokens=0 if usage is None else usage.prompt_tokens,
-            completion_tokens=0 if usage is None else usage.completion_tokens,
-            cached_tokens=0 if usage is None else usage.cached_tokens,
-            max_tokens=0 if generation is None else generation.request.params.max_tokens,
-            n=1 if generation is None else generation.request.n,
-            ttft_s=None if generation is None else generation.ttft_s,
-            finish_reason="" if generation is None else ",".join(generation.finish_reasons) or "abort",
+            error=trace.error,
+            bytes_in=trace.bytes_in,
+            bytes_out=bytes_out,
+            traceparent=traceparent(request.headers.get("traceparent")),
         )
-        self._parts.metrics.request_finished(record, trace.route)
-        if self._options.log_requests and request.path not in self._options.quiet_paths:
-            self._parts.log.request(record)
+        if generation is None:
+            return record
+        usage, reasons = generation.usage, ",".join(generation.finish_reasons)
+        return replace(
+            record,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+            max_tokens=max(generation.prepared.limits),
+            n=generation.request.n,
+            queue_s=generation.queue_s,
+            ttft_s=generation.ttft_s,
+            finish_reason=reasons or ("abort" if generation.failure == "disconnect" else "error"),
+            error=trace.error or generation.failure,
+            prompt=self._prompt_shown(generation),
+        )
+
+    def _prompt_shown(self, generation: Generation) -> str:
+        """The beginning of the prompt, where the operator asked for it."""
+        most = self._options.logged_prompt_characters
+        if not most:
+            return ""
+        ids = generation.prepared.prompts[0][:most].tolist()  # no token is shorter than a character by much
+        return self._parts.tokenizer.decode(ids, skip_special_tokens=False)[:most]
 
     # probes and facts
 
@@ -190,7 +290,7 @@ class App:
         return health_response(self._parts.engine)
 
     async def _load(self, request: Request, placeholders: dict[str, str]) -> Response:
-        return json_response({"server_load": self._parts.engine.num_streams})
+        return json_response({"server_load": self._parts.admission.sequences})
 
     async def _version(self, request: Request, placeholders: dict[str, str]) -> Response:
         return json_response({"version": vsrv.__version__})
@@ -198,11 +298,12 @@ class App:
     async def _metrics(self, request: Request, placeholders: dict[str, str]) -> Response:
         if not self._options.metrics_enabled:
             raise UserError(404, "not_found", "metrics are switched off (--disable-log-stats)")
-        self._parts.metrics.beat, self._parts.metrics.ready = (
-            self._parts.engine.beat,
-            self._parts.engine.ready,
+        metrics, engine, admission = self._parts.metrics, self._parts.engine, self._parts.admission
+        metrics.beat, metrics.ready = engine.beat, engine.ready
+        metrics.queue = QueueState(
+            admission.waiting, admission.tokens, admission.bytes, admission.oldest_wait_s
         )
-        body, content_type = self._parts.metrics.exposition(request.headers.get("accept") or "")
+        body, content_type = await metrics.exposition(request.headers.get("accept") or "")
         return Response(200, [("content-type", content_type)], body)
 
     async def _models(self, request: Request, placeholders: dict[str, str]) -> Response:
@@ -239,18 +340,26 @@ class App:
 
     async def _generate(self, request: Request, dialect: str) -> Response | StreamingResponse:
         parts, options = self._parts, self._options
-        trace = self._traces[request.id]
+        trace = self._traces[request]
+        deadline = self._deadline(request, trace)
+        lease = trace.lease = parts.limiter.enter(trace.caller)
         prepared = await self._prepare(request, dialect)
         wanted = prepared.request
         assert wanted is not None
         if wanted.unknown:
             parts.log.event("debug", "unknown request fields", fields=wanted.unknown, request_id=request.id)
-        salt = parts.keys.cache_salt(trace.tenant, wanted.cache_salt)
-        generation = Generation(
-            parts.engine, parts.tokenizer, parts.metrics, parts.admission, prepared, salt, trace.began
-        )
-        trace.generation = generation
-        generation.submit()
+        salt = parts.keys.cache_salt(trace.caller, wanted.cache_salt)
+        services = Services(parts.engine, parts.tokenizer, parts.metrics, parts.admission)
+        terms = Terms(trace.caller, lease, salt, trace.began, deadline)
+        generation = trace.generation = Generation(services, prepared, terms)
+        # A stream that has to wait long gets its head and comments, so that no proxy gives up; until then a refusal has its own status.
+        patience_s = options.keep_alive_interval_s if wanted.stream else 0.0
+        try:
+            await generation.start(patience_s or None)
+        except EngineError as error:
+            raise engine_fault(error, request.id) from None
+        if trace.hold is not None:
+            trace.hold.close()
         prefix = "chatcmpl" if dialect == "chat" else "cmpl"
         own_id = request.id if request.headers.get("x-request-id") else wanted.request_id or request.id
         ids = AnswerIds.make(prefix, own_id, wanted.model, options.fingerprint)
@@ -266,7 +375,21 @@ class App:
         try:
             return json_response(await answer.whole())
         except EngineError as error:
-            raise engine_fault(error) from None
+            raise engine_fault(error, request.id) from None
+
+    def _deadline(self, request: Request, trace: _Trace) -> float | None:
+        """When the request must have ended: the server's limit, or an earlier one that the client sends in seconds."""
+        limit_s, text = self._options.request_timeout_s, request.headers.get("x-request-timeout")
+        if text is not None:
+            try:
+                wanted_s = float(text)
+            except ValueError:
+                wanted_s = math.nan
+            if not 0 < wanted_s <= _LONGEST_TIMEOUT_S:
+                message = f"X-Request-Timeout must be seconds, above 0 and at most {_LONGEST_TIMEOUT_S}"
+                raise UserError(400, "invalid_value", message, "X-Request-Timeout")
+            limit_s = min(wanted_s, limit_s or wanted_s)
+        return trace.began + limit_s if limit_s else None
 
     async def _told(self, chunks: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
         """The 200 is out: a failure becomes an error event and [DONE] instead of a broken stream."""
@@ -274,7 +397,10 @@ class App:
             async for chunk in chunks:
                 yield chunk
         except EngineError as error:
-            yield event(error_object(engine_fault(error)))
+            yield event(error_object(engine_fault(error, request_id)))
+            yield DONE
+        except UserError as error:
+            yield event(error_object(error))
             yield DONE
         except Exception as error:  # the seam of a stream's life: logged, told in fixed words
             self._parts.log.event("error", f"request {request_id} failed: {error!r}")
@@ -285,6 +411,8 @@ class App:
             yield DONE
 
     async def _tokenize(self, request: Request, placeholders: dict[str, str]) -> Response:
+        trace = self._traces[request]
+        trace.lease = self._parts.limiter.enter(trace.caller)
         prepared = await self._prepare(request, "tokenize")
         ids = prepared.prompts[0].tolist()
         answer = {
@@ -297,8 +425,15 @@ class App:
 
     async def _detokenize(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._require_ready()
-        fields = Fields(parse_object(await self._json_body(request, 1 << 20)))
-        facts = self._parts.facts
+        trace = self._traces[request]
+        trace.lease = self._parts.limiter.enter(trace.caller)
+        body = await self._json_body(request, 1 << 20)
+        # half a million ids are half a second of work; not the event loop's
+        text = await asyncio.get_running_loop().run_in_executor(None, self._detokenized, body)
+        return json_response({"prompt": text})
+
+    def _detokenized(self, body: bytes | bytearray) -> str:
+        facts, fields = self._parts.facts, Fields(parse_object(body))
         check_model(fields, facts)
         tokens = fields.raw("tokens")
         if not isinstance(tokens, list) or len(tokens) > 4 * facts.max_model_len:
@@ -309,21 +444,25 @@ class App:
                 "tokens",
             )
         ids = array("I", [token_id(token, "tokens", facts.vocab_size) for token in tokens])
-        return json_response(
-            {"prompt": self._parts.tokenizer.decode(ids.tolist(), skip_special_tokens=False)}
-        )
+        return self._parts.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
     async def _prepare(self, request: Request, dialect: str) -> Prepared:
         self._require_ready()
         return await self._parts.prepare.prepare(dialect, await self._json_body(request, None))
 
-    async def _json_body(self, request: Request, limit: int | None) -> bytes:
+    async def _json_body(self, request: Request, limit: int | None) -> bytes | bytearray:
         kind = (request.headers.get("content-type") or "application/json").split(";")[0].strip().lower()
         if kind != "application/json":
             raise UserError(
                 415, "unsupported_media_type", f"send Content-Type: application/json, not {kind[:60]}"
             )
+        trace = self._traces[request]
+        declared = request.headers.get("content-length")
+        size = int(declared) if declared is not None else _CHUNKED_BYTES
+        hold = trace.hold = self._parts.admission.hold(size)
         body = await request.body(limit)
+        trace.bytes_in = len(body)
+        hold.resize(len(body))
         if not body:
             raise UserError(400, "invalid_json", "the body is empty; expected a JSON object")
         return body
@@ -332,6 +471,8 @@ class App:
         health = self._parts.engine.health()
         if health.state == "loading":
             raise loading_error(health.phase, health.fraction, health.elapsed_s)
+        if health.state == "restarting":
+            raise UserError(503, "engine_restarting", health.reason, None, 2.0)
         if health.state in ("dead", "draining"):
             raise UserError(503, f"server_{health.state}", health.reason, None, 5.0)
 
@@ -347,13 +488,18 @@ def loading_error(phase: str, fraction: float, elapsed_s: float) -> UserError:
     )
 
 
-def engine_fault(error: EngineError) -> UserError:
-    """An engine's failure as a client may see it: codes of the request's own faults are 400, the rest 500 or 503."""
-    if error.code in ("context_length_exceeded", "invalid_token_id", "empty_prompt"):
-        return UserError(400, error.code, error.message)
-    return UserError(
-        503 if error.retry_after_s else 500, error.code, error.message, None, error.retry_after_s
-    )
+def engine_fault(error: EngineError, request_id: str) -> UserError:
+    """An engine's failure as a client may see it. Only codes of this table are told in their own words (rule R8)."""
+    status = _ENGINE_CODES.get(error.code)
+    if status is None:
+        return UserError(500, "internal_error", f"internal error; the log has it under request {request_id}")
+    return UserError(status, error.code, error.message, None, error.retry_after_s)
+
+
+def traceparent(header: str | None) -> str:
+    """A W3C Trace Context header (version 00) as it came, or nothing where it is malformed."""
+    match = _TRACEPARENT.fullmatch(header or "")
+    return match[0] if match is not None and match[1].strip("0") and match[2].strip("0") else ""
 
 
 def health_response(engine: EngineClient) -> Response:

@@ -11,6 +11,9 @@ from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
+from vsrv.api.admission import Admission, Seat, Size
+from vsrv.api.auth import Caller
+from vsrv.api.limits import Lease
 from vsrv.api.prepare import Prepared
 from vsrv.api.schema import GenerationRequest
 from vsrv.engine_client import EngineClient, TokenStream
@@ -61,98 +64,141 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class AdmissionLimits:
-    """Bounds of what may run and wait in this server; above them requests are refused with 503."""
+class Terms:
+    """On whose account and until when a request runs. `deadline` is of the monotonic clock, as `arrival` is."""
 
-    max_queued_reqs: int
-    max_queued_tokens: int
-
-
-class Admission:
-    """Counts open sequences and the prompt tokens of those that have no token yet."""
-
-    def __init__(self, limits: AdmissionLimits, metrics: Metrics) -> None:
-        self._limits = limits
-        self._metrics = metrics
-        self.sequences = 0
-        self.tokens = 0
-
-    def enter(self, sequences: int, tokens: int) -> None:
-        """Raises UserError 503 with Retry-After when the server has too much to do."""
-        for reason, there, more, limit in (
-            ("max_num_queued_reqs", self.sequences, sequences, self._limits.max_queued_reqs),
-            ("max_num_queued_tokens", self.tokens, tokens, self._limits.max_queued_tokens),
-        ):
-            if there + more > limit and there > 0:
-                self._metrics.rejected(reason)
-                raise UserError(
-                    503, "server_overloaded", "the server has too many requests; try again soon", None, 2.0
-                )
-        self.sequences += sequences
-        self.tokens += tokens
-
-    def leave(self, sequences: int, tokens: int) -> None:
-        self.sequences -= sequences
-        self.tokens -= tokens
+    caller: Caller
+    lease: Lease
+    cache_salt: str
+    arrival: float
+    deadline: float | None = None
 
 
-@dataclass(slots=True)
-class _Choice:
-    index: int
-    stream: TokenStream
-    text: Detokenizer
-
-
-@dataclass(slots=True)
-class Generation:
-    """One request in the front. Iterate `parts` once; leaving early (disconnect, error) aborts what still runs."""
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every generation uses."""
 
     engine: EngineClient
     tokenizer: Tokenizer
     metrics: Metrics
     admission: Admission
-    prepared: Prepared
-    cache_salt: str
+
+
+@dataclass(slots=True)
+class Times:
+    """Moments of one request, of the monotonic clock; None as long as they have not come."""
+
     arrival: float
+    granted: float | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Choice:
+    index: int
+    seat: Seat
+    text: Detokenizer
+    stream: TokenStream | None = None
+
+
+@dataclass(slots=True)
+class Generation:
+    """One request in the front. `start` once, then iterate `parts` once; leaving early (disconnect, error) aborts what still runs."""
+
+    services: Services
+    prepared: Prepared
+    terms: Terms
     usage: Usage = field(init=False)
-    ttft_s: float | None = None
+    times: Times = field(init=False)
+    failure: str = ""  # code of the error that ended it
     finish_reasons: list[str] = field(default_factory=list)
     _choices: list[_Choice] = field(default_factory=list)
-    _admitted: tuple[int, int] = (0, 0)
+    _timer: asyncio.TimerHandle | None = None
+    _expired: bool = False
 
     def __post_init__(self) -> None:
         self.usage = Usage(sum(len(ids) for ids in self.prepared.prompts))
+        self.times = Times(self.terms.arrival)
 
     @property
     def request(self) -> GenerationRequest:
         assert self.prepared.request is not None
         return self.prepared.request
 
-    def submit(self) -> None:
-        """Hand all sequences to the engine. Raises UserError 503 when it cannot take them."""
+    @property
+    def ttft_s(self) -> float | None:
+        first = self.times.first_token
+        return None if first is None else first - self.times.arrival
+
+    @property
+    def queue_s(self) -> float | None:
+        granted = self.times.granted
+        return None if granted is None else granted - self.times.arrival
+
+    async def start(self, patience_s: float | None) -> None:
+        """Take places in the queue and wait for the first, at most `patience_s`. Raises UserError or EngineError when it will not come."""
         request, prompts = self.request, self.prepared.prompts
-        count, tokens = len(prompts) * request.n, self.usage.prompt_tokens * request.n
-        self.admission.enter(count, tokens)
-        self._admitted = (count, tokens)
+        self.terms.lease.check_prompt(self.usage.prompt_tokens)
+        places = [index // request.n for index in range(len(prompts) * request.n)]
+        sizes = [Size(len(prompts[place]), self.prepared.limits[place]) for place in places]
         params = request.params
+        seats = self.services.admission.enter(self.terms.caller, sizes, request.priority)
+        self.terms.lease.pay(self.usage.prompt_tokens)
         options = TextOptions(
             request.stop, request.include_stop, request.skip_special_tokens, params.min_tokens
         )
+        self._choices = [
+            _Choice(index, seat, Detokenizer(self.services.tokenizer, options, prompts[places[index]][-1]))
+            for index, seat in enumerate(seats)
+        ]
+        self._arm()
         try:
-            for index in range(count):
-                place = index // request.n
-                seed = params.seed if params.seed is None else _seed(params.seed + index % request.n)
-                own = replace(params, max_tokens=self.prepared.limits[place], seed=seed)
-                prompt = prompts[place]
-                stream = self.engine.submit(prompt, own, self.cache_salt, request.priority)
-                text = Detokenizer(self.tokenizer, options, prompt[-1])
-                self._choices.append(_Choice(index, stream, text))
-        except EngineError as error:
+            if await seats[0].granted(patience_s):
+                for choice in self._choices:
+                    if choice.seat.granted_at is not None:
+                        self._submit(choice)
+        except (UserError, EngineError) as error:
+            self.failure = error.code
             self.close()
-            raise UserError(503, error.code, error.message, None, error.retry_after_s) from None
+            raise
+
+    def _arm(self) -> None:
+        if self.terms.deadline is not None:
+            delay = max(0.0, self.terms.deadline - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        """The deadline has come: what waits or runs ends with an error."""
+        self._expired = True
+        error = _timeout()
+        for choice in self._choices:
+            choice.seat.fail(error)
+            if choice.stream is not None and not choice.stream.finished:
+                choice.stream.abort()
+                choice.stream.fail(error)
+
+    def _submit(self, choice: _Choice) -> TokenStream:
+        """Hand one sequence to the engine. Raises EngineError when it cannot take it."""
+        if self._expired:
+            raise _timeout()
+        if choice.stream is None:
+            request = self.request
+            params, place = request.params, choice.index // request.n
+            seed = None if params.seed is None else _seed(params.seed + choice.index % request.n)
+            if self.times.granted is None:
+                self.times.granted = choice.seat.granted_at
+            choice.stream = self.services.engine.submit(
+                self.prepared.prompts[place],
+                replace(params, max_tokens=self.prepared.limits[place], seed=seed),
+                self.terms.cache_salt,
+                self.terms.caller.priority(request.priority),
+            )
+            choice.seat.watch(choice.stream)
+        return choice.stream
 
     async def parts(self) -> AsyncIterator[Part]:
-        """Parts of all choices as they come. Raises EngineError when the engine fails."""
+        """Parts of all choices as they come. Raises EngineError when the engine fails, UserError when the queue gives up."""
         try:
             if len(self._choices) == 1:
                 async for part in self._follow(self._choices[0]):
@@ -160,15 +206,21 @@ class Generation:
             else:
                 async for part in self._merge():
                     yield part
+        except (UserError, EngineError) as error:
+            self.failure = error.code
+            raise
         finally:
             self.close()
 
     def close(self) -> None:
-        """Abort what still runs and give the admitted places back; safe at any time and more than once."""
-        self.admission.leave(*self._admitted)
-        self._admitted = (0, 0)
+        """Abort what still runs and give the places back; safe at any time and more than once."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.failure and len(self.finish_reasons) < len(self._choices):
+            self.failure = "disconnect"
         for choice in self._choices:
-            if not choice.stream.finished:
+            choice.seat.leave()
+            if choice.stream is not None and not choice.stream.finished:
                 choice.stream.abort()
 
     async def _merge(self) -> AsyncIterator[Part]:
@@ -179,7 +231,7 @@ class Generation:
                 async for part in self._follow(choice):
                     queue.put_nowait(part)
                 queue.put_nowait(None)
-            except EngineError as error:
+            except (UserError, EngineError) as error:
                 queue.put_nowait(error)
 
         tasks = [asyncio.get_running_loop().create_task(pump(choice)) for choice in self._choices]
@@ -199,23 +251,29 @@ class Generation:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self, choice: _Choice) -> AsyncIterator[Part]:
+        await choice.seat.granted()
         last: float | None = None
-        async for output in choice.stream:
+        async for output in self._submit(choice):
             now = time.monotonic()
             if last is None:
-                self._first(now)
+                self._first(choice, now)
             else:
-                self.metrics.inter_token(now - last)
-            last = now
+                self.services.metrics.inter_token(now - last)
+            self.times.last_token = last = now
             part = self._part(choice, output)
+            choice.seat.produced(len(output.token_ids))
+            self.terms.lease.pay(len(output.token_ids))
+            if part.finish_reason is not None:
+                choice.seat.leave()
             yield part
             if part.finish_reason is not None:
                 return
 
-    def _first(self, now: float) -> None:
-        if self.ttft_s is None:
-            self.ttft_s = now - self.arrival
-            self.metrics.first_token(self.ttft_s)
+    def _first(self, choice: _Choice, now: float) -> None:
+        choice.seat.first_token()
+        if self.times.first_token is None:
+            self.times.first_token = now
+            self.services.metrics.first_token(now - self.times.arrival)
 
     def _part(self, choice: _Choice, output: TokenOutput) -> Part:
         if output.num_cached_tokens is not None and choice.index % self.request.n == 0:
@@ -230,7 +288,8 @@ class Generation:
         if choice.text.stopped is not None:
             reason, stop_reason = "stop", choice.text.stopped
             ids = ids[:used]
-            choice.stream.abort()
+            if choice.stream is not None:
+                choice.stream.abort()
         elif reason is not None:
             text += choice.text.finish()
         self.usage.completion_tokens += len(ids)
@@ -245,6 +304,12 @@ class Generation:
             stop_reason,
             None if output.prompt_logprobs is None else rows_of(output.prompt_logprobs, None),
         )
+
+
+def _timeout() -> EngineError:
+    return EngineError(
+        "request_timeout", "the request took longer than it may (--request-timeout, X-Request-Timeout)"
+    )
 
 
 def _seed(value: int) -> int:

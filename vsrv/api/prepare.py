@@ -92,7 +92,7 @@ class Preparer:
         wanted = template is not None and template.iterates_content
         self._in_parts = {"openai": True, "string": False}.get(facts.content_format, wanted)
 
-    def prepare(self, dialect: str, body: bytes) -> Prepared:
+    def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
         """dialect: "chat", "completions" or "tokenize". Raises UserError."""
         fields = Fields(parse_object(body))
         if dialect == "chat":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,9 @@ _TYPES = {
     415: "invalid_request_error",
     429: "rate_limit_error",
     503: "server_overloaded_error",
+    504: "timeout_error",
 }
+_FINAL = {"request_timeout", "prompt_above_limit"}  # codes of statuses that clients would try again in vain
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,9 @@ def error_response(error: UserError, request_id: str) -> Response:
     """OpenAI's error body. Retry-After is whole seconds and at most 120, because clients refuse to wait longer."""
     headers = []
     if error.retry_after_s is not None:
-        headers.append(("retry-after", str(min(120, max(1, round(error.retry_after_s))))))
+        headers.append(("retry-after", str(min(120, max(1, math.ceil(error.retry_after_s))))))
+    if error.code in _FINAL:
+        headers.append(("x-should-retry", "false"))
     if error.status == 401:
         headers.append(("www-authenticate", 'Bearer realm="vsrv"'))
     return json_response(error_object(error), error.status, headers)

@@ -146,7 +146,7 @@ def invalid(param: str, message: str) -> UserError:
     return UserError(400, "invalid_value", f"{param}: {message}", param)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes | bytearray) -> dict[str, Any]:
     """JSON bytes → object, nesting bounded before parsing. Raises UserError 400."""
     deepest = 0
     if body.count(b"[") + body.count(b"{") > MAX_NESTING:  # otherwise it cannot be nested deeper
@@ -158,8 +158,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise UserError(400, "invalid_json", f"the body is nested deeper than {MAX_NESTING} levels")
     try:
         value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise UserError(400, "invalid_json", f"the body is not valid JSON: {error}") from None
+    except orjson.JSONDecodeError as error:  # its own words are not ours to send (rule R8)
+        where = f"line {error.lineno}, column {error.colno}"
+        raise UserError(400, "invalid_json", f"the body is not valid JSON ({where})") from None
     if not isinstance(value, dict):
         raise UserError(400, "invalid_json", "the body must be a JSON object")
     return value

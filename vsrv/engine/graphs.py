@@ -7,6 +7,8 @@ times, most needed first by that rule, and until then a larger graph or the eage
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +63,7 @@ class Graphs:
         self._offsets = torch.arange(max_num_seqs + 1, dtype=torch.int32, device=device)
         self._graphs: dict[int, Graph] = {}
         self._needed: Counter[int] = Counter()
+        self._refused: set[int] = set()
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Logits f32 [R, V] and sampling slots i32 [R] of a pure decode batch; None if it must run eagerly."""
@@ -77,12 +80,21 @@ class Graphs:
     def _graph(self, count: int) -> Graph | None:
         """The graph of the padded size, captured when it is due; else one that is not more than twice as large."""
         size = next(size for size in self._sizes if size >= count)
-        if size not in self._graphs:
+        if size not in self._graphs and size not in self._refused:
             self._needed[size] += 1
             if self._needed[size] >= _NEEDED:
-                self._graphs[size] = self._captured(size)
+                self._try_capture(size)
         larger = [other for other in sorted(self._graphs) if count <= other <= 2 * size]
         return self._graphs[larger[0]] if larger else None
+
+    def _try_capture(self, size: int) -> None:
+        """A size that cannot be captured (no memory is left, say) is not tried again: its steps stay eager and cost their launches."""
+        try:
+            self._graphs[size] = self._captured(size)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            self._placement.check()  # a lost device still ends the process
+            self._refused.add(size)
 
     def _captured(self, size: int) -> Graph:
         inputs = torch.zeros(_ROWS, size, dtype=torch.int32, device=self._last_token.device)

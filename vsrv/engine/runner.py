@@ -144,15 +144,21 @@ class ModelRunner:
         ]
         tables: list[torch.Tensor] = []
         if rows:
-            index = torch.tensor([row for row, _ in rows], device=logits.device)
+            index = self._placed([row for row, _ in rows], logits.device)
             picked = logits.new_empty(len(rows), logits.stride(0))[
                 :, :vocabulary
-            ]  # rows stay on their boundaries
-            picked.copy_(logits.index_select(0, index))
-            tables = self._best(picked, ids[index], max(k for _, k in rows))
+            ]  # rows keep their boundaries
+            torch.index_select(logits, 0, index, out=picked)
+            tables = self._best(picked, ids.index_select(0, index), max(k for _, k in rows))
         prompts, self._prompts = self._prompts, []
         prompt_tables, self._prompt_tables = self._prompt_tables, []
         return Sampled(self.placement.fetch([ids, *tables, *prompt_tables]), rows, prompts)
+
+    def _placed(self, values: list[int], device: torch.device) -> torch.Tensor:
+        """int32 [n] on the device without waiting for it, as torch.tensor(…, device=…) would."""
+        target = torch.empty(len(values), dtype=torch.int32, device=device)
+        self.placement.upload(target, torch.tensor(values, dtype=torch.int32))
+        return target
 
     def _best(self, logits: torch.Tensor, chosen: torch.Tensor, k: int) -> list[torch.Tensor]:
         """ids i32 [R, k+1], values f32 [R, k+1], ranks i32 [R] of raw log_softmax."""
@@ -177,9 +183,7 @@ class ModelRunner:
                 end = min(start + _LOGIT_ROWS, last)
                 first = first_row + start - item.start
                 rows = torch.arange(first, first + end - start, device=hidden.device)
-                chosen = torch.tensor(
-                    sequence.token_ids[start + 1 : end + 1], dtype=torch.int32, device=hidden.device
-                )
+                chosen = self._placed(sequence.token_ids[start + 1 : end + 1], hidden.device)
                 self._prompts.append((sequence, k))
                 self._prompt_tables += self._best(self.model.logits(hidden, rows), chosen, k)
                 sequence.num_prompt_logprobs = end

@@ -7,6 +7,7 @@ running sequences, then to waiting ones. That gives chunked prefill beside decod
 from __future__ import annotations
 
 import bisect
+from array import array
 from dataclasses import dataclass
 
 from vsrv.engine.blocks import BlockPool
@@ -56,7 +57,7 @@ class Scheduler:
         self.prefix_queries = 0
         self.prefix_hits = 0
         self._free_slots = list(range(limits.max_num_seqs - 1, -1, -1))
-        self._parked: list[tuple[int, list[int], int]] = []  # step, blocks, slot
+        self._parked: list[tuple[int, array[int], int]] = []  # step, blocks, slot
 
     def _rank(self, sequence: Sequence) -> tuple[int, int]:
         return (sequence.priority if self.limits.policy == "priority" else 0, sequence.arrival)
@@ -171,7 +172,7 @@ class Scheduler:
     def _give_back(self, sequence: Sequence) -> bool:
         """Free blocks and slot, now or when the step in flight that works on them is done."""
         self._parked.append((sequence.last_step, sequence.block_table, sequence.slot))
-        sequence.block_table = []
+        sequence.block_table = array("i")
         sequence.slot = sequence.assigned_slot = -1
         if sequence.last_step <= self._done:
             self.step_done(self._done)

@@ -33,7 +33,7 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     slot: int = -1  # row of the sampling state, -1 while waiting
     assigned_slot: int = -1  # the slot that holds this sequence's parameters
-    block_table: list[int] = field(default_factory=list)
+    block_table: array[int] = field(default_factory=lambda: array("i"))
     block_hashes: list[bytes] = field(default_factory=list)
     num_computed_tokens: int = 0
     num_in_flight: int = 0

@@ -211,7 +211,7 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
         dtype=dtype,
         device=name,
         architecture=spec.architecture,
-        budget=budget.lines,
+        budget=(*budget.lines, *([f"CAUTION: {device.caution}"] if device.caution else [])),
     )
     return engine, ready
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 from vsrv.errors import UserError
 from vsrv.http.values import Request, Response, StreamingResponse
 
+_ABSOLUTE = re.compile(r"(?i:https?)://[^/?#]*")
 Handler = Callable[[Request, dict[str, str]], Awaitable[Response | StreamingResponse]]
 
 
@@ -68,9 +69,9 @@ class Router:
 
 def split_target(target: str, root_path: str) -> tuple[str, dict[str, str]]:
     """Request target → (decoded path without the proxy's prefix, query). Raises UserError 400 on what no honest client sends."""
-    if target.startswith(("http://", "https://")):
-        target = "/" + "/".join(target.split("/")[3:])
-    raw_path, _, raw_query = target.partition("?")
+    absolute = _ABSOLUTE.match(target)
+    raw_path, _, raw_query = target[absolute.end() if absolute else 0 :].partition("?")
+    raw_path = raw_path or "/"  # RFC 9110 section 4.2.3
     decoded = unquote_to_bytes(raw_path)
     try:
         path = decoded.decode()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from vsrv.errors import ConfigError
 
 # TLS 1.3 suites are all AEAD; for 1.2 ephemeral keys and AEAD only (Mozilla's intermediate set without DHE).
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_WARN_DAYS = 14  # two tries of a weekly renewal are left
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +43,87 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     try:
         # the callable keeps OpenSSL from asking on the terminal
         context.load_cert_chain(files.certfile, files.keyfile, lambda: files.password or "")
-    except ssl.SSLError as error:
+    except OSError as error:  # ssl.SSLError is one
         raise ConfigError(_chain_problem(files, error)) from None
     if files.ca_certs:
         _readable("--ssl-ca-certs", files.ca_certs)
         try:
             context.load_verify_locations(files.ca_certs)
-        except ssl.SSLError:
+        except OSError:
             raise ConfigError(f"--ssl-ca-certs {files.ca_certs}: no certificates in PEM form") from None
         context.verify_mode = ssl.VerifyMode(files.cert_reqs)
     return context
+
+
+Fingerprint = tuple[tuple[str, int, int, int, int] | None, ...]
+
+
+class TlsKeeper:
+    """The newest good context. New files are tried beside it: whatever is wrong with them, the old one goes on.
+
+    Files are looked at by resolved path, inode, size and time, so that a new file, a renamed one, and a symbolic link or folder that is
+    switched (as Kubernetes and certbot do) all count as a change.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Raises ConfigError naming the option that is wrong."""
+        self._files = files
+        self._tried = _fingerprint(files)
+        self._pending: Fingerprint | None = None
+        self.context = server_context(files)
+        self.not_after = not_after(files.certfile)
+
+    def has_changed(self) -> bool:
+        """Whether files differ from the ones tried last, and are the same as at the call before: whoever writes them has finished."""
+        now = _fingerprint(self._files)
+        if now == self._tried or now != self._pending:
+            self._pending = now
+            return False
+        return True
+
+    def reload(self, files: TlsFiles | None = None) -> None:
+        """Try the files as they are now. Raises ConfigError, and changes nothing, if they are not a certificate to go on with."""
+        files = files or self._files
+        self._tried, self._pending = _fingerprint(files), None
+        context, end = server_context(files), not_after(files.certfile)
+        if end < time.time() < self.not_after:
+            raise ConfigError(f"--ssl-certfile {files.certfile} has expired; the one in use has not")
+        self._files, self.context, self.not_after = files, context, end
+
+    def warning(self, now: float) -> str | None:
+        """What should be said of the certificate's end at Unix time `now`."""
+        days = (self.not_after - now) / 86400
+        if days < 0:
+            return f"the certificate {self._files.certfile} has expired: clients refuse it"
+        if days < _WARN_DAYS:
+            return f"the certificate {self._files.certfile} expires in {math.floor(days)} days"
+        return None
+
+
+def not_after(certfile: str) -> float:
+    """Unix time at which the first certificate of a PEM file ends. Raises ConfigError."""
+    from cryptography import x509  # 60 ms: only servers with TLS pay them
+
+    try:
+        return x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0].not_valid_after_utc.timestamp()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--ssl-certfile {certfile}: {error}") from None
+
+
+def _fingerprint(files: TlsFiles) -> Fingerprint:
+    found: list[tuple[str, int, int, int, int] | None] = []
+    for path in (files.certfile, files.keyfile, files.ca_certs):
+        try:
+            status = os.stat(path) if path else None
+        except OSError:
+            status = None
+        if path is None or status is None:
+            found.append(None)
+        else:
+            found.append(
+                (os.path.realpath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            )
+    return tuple(found)
 
 
 def _readable(option: str, path: str) -> None:
@@ -59,9 +134,15 @@ def _readable(option: str, path: str) -> None:
         raise ConfigError(f"{option} {path}: {error.strerror}") from None
 
 
-def _chain_problem(files: TlsFiles, error: ssl.SSLError) -> str:
+def _chain_problem(files: TlsFiles, error: OSError) -> str:
+    if not isinstance(error, ssl.SSLError):  # a file went away between two looks
+        return f"--ssl-certfile {files.certfile} or --ssl-keyfile {files.keyfile}: {error.strerror}"
     if error.reason == "KEY_VALUES_MISMATCH":
         return f"--ssl-keyfile {files.keyfile} is not the key of --ssl-certfile {files.certfile}"
-    if "ENCRYPTED" in Path(files.keyfile).read_text(errors="replace"):
+    try:
+        is_encrypted = "ENCRYPTED" in Path(files.keyfile).read_text(errors="replace")
+    except OSError:
+        is_encrypted = False
+    if is_encrypted:
         return f"--ssl-keyfile {files.keyfile} is encrypted: --ssl-keyfile-password is missing or wrong"
     return f"--ssl-certfile {files.certfile} or --ssl-keyfile {files.keyfile} is not in PEM form"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -36,9 +37,9 @@ class Request:
     client: str
     http_version: str
     id: str
-    read_body: Callable[[int | None], Awaitable[bytes]]
+    read_body: Callable[[int | None], Awaitable[bytes | bytearray]]
 
-    async def body(self, limit: int | None = None) -> bytes:
+    async def body(self, limit: int | None = None) -> bytes | bytearray:
         """The whole body. Raises UserError 413 as soon as it is known to be larger than `limit` (or the server's limit)."""
         return await self.read_body(limit)
 
@@ -70,7 +71,25 @@ class Limits:
     max_target_bytes: int = 8192
     max_body_bytes: int = 32 << 20
     max_connections: int = 1024
+    handshake_timeout_s: float = 10.0
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
+    min_body_rate: float = (
+        1024.0  # bytes a second on average beyond body_timeout_s, as Apache's RequestReadTimeout
+    )
     write_timeout_s: float = 60.0
     idle_timeout_s: float = 120.0
+    linger_timeout_s: float = 2.0  # of reading on after a refusal, so that a reset does not destroy it
+
+
+_PHRASES = {int(status): status.phrase for status in http.HTTPStatus}
+_PHRASES |= {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    422: "Unprocessable Content",
+}  # RFC 9110 section 15.5
+
+
+def reason_phrase(status: int) -> bytes:
+    """The reason phrase of a status code, empty for an unknown one (RFC 9112 section 4)."""
+    return _PHRASES.get(status, "").encode("ascii")

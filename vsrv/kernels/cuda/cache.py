@@ -32,7 +32,8 @@ class CubinCache:
 
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
-        self._texts: dict[str, str] = {}  # module name → source; a process's sources do not change
+        # module name → its source and the kernel modules that it imports; a process's sources do not change
+        self._texts: dict[str, tuple[str, list[str]]] = {}
         self._closures: dict[
             str, bytes
         ] = {}  # module name → digest of all texts that its kernels are made of
@@ -80,17 +81,18 @@ class CubinCache:
             while waiting:
                 name = waiting.pop()
                 if name not in reached:
-                    reached[name] = self._text(name)
-                    waiting += _kernel_imports(reached[name])
+                    reached[name], imports = self._text(name)
+                    waiting += imports
             digest = hashlib.sha256()
             for name, text in sorted(reached.items()):
                 digest.update(f"{name}\0{len(text)}\0{text}".encode())
             self._closures[module] = digest.digest()
         return self._closures[module]
 
-    def _text(self, module: str) -> str:
+    def _text(self, module: str) -> tuple[str, list[str]]:
         if module not in self._texts:
-            self._texts[module] = _source_text(module)
+            text = _source_text(module)
+            self._texts[module] = text, _kernel_imports(text)
         return self._texts[module]
 
 

@@ -26,7 +26,7 @@ from vsrv.kernels.cuda.source import Arch, KernelSpec, parse_arch, specialise
 
 Progress = Callable[[str], None]
 Task = tuple[KernelSpec, Arch]
-_MAX_HELPERS = 16  # each takes about 350 MB and a second to start
+_MAX_HELPERS = 16  # each takes about 270 MB and some seconds to start
 
 
 def cubins(cache: CubinCache, specs: Sequence[KernelSpec], progress: Progress) -> dict[KernelSpec, bytes]:
@@ -78,9 +78,8 @@ def _by_helpers(tasks: Sequence[Task], count: int) -> Iterator[Task]:
         try:
             _ask(helper, task)
         finally:
-            idle.put(
-                helper
-            )  # a dead one too: whoever takes it sees that, while a missing one would be waited for
+            # a dead one too: whoever takes it sees that, while a missing one would be waited for
+            idle.put(helper)
         return task
 
     with _helpers(count) as helpers, ThreadPoolExecutor(count) as threads:

@@ -5,9 +5,11 @@ numba is used as a compiler alone. Its launcher costs over 100 µs a call, raise
 
 from __future__ import annotations
 
+import os
 import re
 import types as python_types
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numba.cuda.dispatcher as numba_dispatcher
@@ -50,6 +52,9 @@ class Report:
 
 def require_libraries() -> None:
     """Raises ConfigError that names every library which compiling needs and this host lacks, and where to get it."""
+    toolkit = Path("/usr/local/cuda")  # where NVIDIA's images keep it, without saying so in the environment
+    if not {"CUDA_HOME", "CUDA_PATH"} & os.environ.keys() and (toolkit / "nvvm").is_dir():
+        os.environ["CUDA_HOME"] = str(toolkit)
     lacking = []
     for library in _LIBRARIES:
         try:

@@ -58,12 +58,15 @@ def _assembly(text: str, results: tuple[Any, ...], arguments: tuple[Any, ...], e
         returned = types.UniTuple(results[0], len(results))
         llvm_returned = ir.LiteralStructType([_LLVM[kind] for kind in results])
     shape = ir.FunctionType(llvm_returned, [_LLVM[kind] for kind in arguments])
+    together = ".sync" in text or text.startswith(
+        "bar."
+    )  # must not be moved into a branch that only some lanes take
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         assembly = ir.InlineAsm(
             shape, text, ",".join(constraints), side_effect=effect != "none" or not results
         )
-        value = builder.call(assembly, values)
+        value = builder.call(assembly, values, attrs=("convergent",) if together else ())
         if not results:
             return context.get_dummy_value()
         if len(results) == 1:

@@ -2,8 +2,8 @@
 
 numba's launcher takes over 100 µs (it types and wraps each argument). Here a kernel has one buffer for its arguments and one array of
 pointers into it, both made at load time; a launch packs all arguments with one call and hands the array to the driver, which copies
-the values before it returns (also into a graph that is being captured). torch has initialised the context before the first load.
-Everything here belongs to the engine thread.
+the values before it returns, also into a graph that is being captured. Loading is not allowed during a capture: load first.
+torch has initialised the context before. Everything here belongs to the engine thread.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vsrv.kernels.cuda.source import KernelSource, KernelSpec
 _DEFAULT_SHARED_BYTES = (
     48 << 10
 )  # what a block may have without asking (CUDA programming guide, "Shared Memory")
+_COMPILED_FOR = 13000  # CUDA 13.0, as cuDriverGetVersion counts
 _FORMATS = {"i32": "i", "u32": "I", "i64": "q", "u64": "Q", "f32": "f"}
 
 
@@ -130,9 +131,11 @@ class Launcher:
 
 def _failure(driver: Any, what: str, error: Any) -> EngineError:
     _, words = driver.cuGetErrorString(error)
-    return EngineError(
-        "gpu_error", f"{what}: {error.name}: {(words or b'no description').decode(errors='replace')}"
-    )
+    text = f"{what}: {error.name}: {(words or b'no description').decode(errors='replace')}"
+    unknown, version = driver.cuDriverGetVersion()
+    if not unknown and version < _COMPILED_FOR:
+        text += f" (the driver knows CUDA {version // 1000}.{version % 1000 // 10}; the kernels are made for 13.0: update the driver)"
+    return EngineError("gpu_error", text)
 
 
 def _import_driver() -> Any:

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from vsrv.errors import ConfigError
 from vsrv.kernels.cuda import decode, elementwise, layout, prefill
+from vsrv.kernels.cuda.adjusting import make_adjust
 from vsrv.kernels.cuda.device import Device, Grid, Kernel, Loader, Tensor
-from vsrv.kernels.cuda.sampling import Sampler, make_adjust, make_logprobs, make_sample, make_sampling
+from vsrv.kernels.cuda.logprobs import make_logprobs
+from vsrv.kernels.cuda.sampler import Sampler, make_sampling
+from vsrv.kernels.cuda.sampling import make_sample
 from vsrv.kernels.cuda.sampling_state import CudaSamplingState
 from vsrv.kernels.cuda.source import Arch, KernelSource, KernelSpec, NoInstructions, specialise
 from vsrv.kernels.interface import AttentionMetadata, HeadShape, Kernels, KernelShapes
@@ -23,7 +26,7 @@ from vsrv.kernels.interface import AttentionMetadata, HeadShape, Kernels, Kernel
 LOG2E = 1.4426950408889634
 DTYPES = ("bfloat16", "float16")
 MAX_NUM_SEQS = 1024
-_NORM_THREADS = _GATE_THREADS = _ROPE_THREADS = 256
+_GATE_THREADS = _ROPE_THREADS = 256
 # Shared memory that one block may have, and that a multiprocessor has (CUDA programming guide, compute capabilities).
 _SHARED_BYTES = {
     80: (163 << 10, 164 << 10),
@@ -76,10 +79,11 @@ def prefill_spec(arch: Arch, dtype: str, head_dim: int) -> KernelSpec:
 
 
 def norm_spec(dtype: str, width: int, add: bool) -> KernelSpec:
-    passes = 1
-    while passes * _NORM_THREADS * 8 < width:
+    """Blocks of 256 threads for the widths of real models; no more threads than a narrow row has 16-byte chunks."""
+    threads, passes = min(256, max(32, -(-width // 256) * 32)), 1
+    while passes * threads * 8 < width:
         passes *= 2
-    return specialise(elementwise.make_rms_norm, dtype=dtype, add=add, passes=passes, threads=_NORM_THREADS)
+    return specialise(elementwise.make_rms_norm, dtype=dtype, add=add, passes=passes, threads=threads)
 
 
 def gate_spec(dtype: str, activation: str) -> KernelSpec:
@@ -106,7 +110,7 @@ class SamplingVariant:
 
     threads: int = 1024
     digit_bits: int = 11
-    capacity: int = 4096
+    capacity: int = 3840
     adjust_threads: int = 256
     chunk: int = 4096
 
@@ -168,9 +172,7 @@ class CudaOperations:
         )
         self._decode, self._prefill, self._planner, self._rms, self._add_rms, self._gate, self._rope = loaded
         source = decode_kernel.describe()
-        resident = min(
-            decode.resident_blocks(source.shared_bytes), shared_limits(arch)[1] // source.shared_bytes
-        )
+        resident = min(source.min_blocks, shared_limits(arch)[1] // source.shared_bytes)
         self._decode_warps = source.threads // 32
         self._decode_blocks = min(decode.MAX_BLOCKS, self._device.num_multiprocessors * max(1, resident))
         self._prefill_rows = prefill.rows_of(prefill_kernel.describe().threads // 32)

@@ -1,20 +1,21 @@
-"""Kernels that choose tokens: penalties and masks, then temperature, min-p, top-k, top-p and Gumbel noise; and log-probabilities.
+"""The kernel that chooses tokens: temperature, min-p, top-k, top-p and Gumbel noise, one row of logits per sequence.
 
-Order and meaning are those of kernels/reference.py. Nothing is sorted; sums are integers (selection.py) and every token's value is a function
-of its logit, the seed and the step alone, so that a row's result has the same bits in any batch, grid and block size.
+Order and meaning are those of kernels/reference.py. Nothing is sorted; sums are integers (selection.py) and every token's value is a
+function of its logit, the seed and the step alone, so that a row's result has the same bits in any batch, grid and block size.
 
-Passes over a row of V floats (152k: 608 KB) and estimates for an H200: 4.3 TB/s in all, 70-90 GB/s for one multiprocessor, 1.75 GHz.
-    greedy                    1   64 rows x 2 blocks: 39 MB / 4.3 TB/s = 9 us (608 KB / 2 / 80 GB/s = 4 us a block), batch 1 x 8 blocks: 2 us
-    temperature alone         1   Philox bounds it: 38k calls x about 140 instructions / 128 lanes = 24 us a row, 12 us x 2 blocks
-    top-k (k <= threads)      2   2 x 608 KB / 75 GB/s = 16 us + 6 radix rounds in shared memory (4 us) + a few hundred candidates = 21 us
-    top-p or min-p alone      2   as above, and 152k exp in the second pass (+ 6 us) = 27 us
-    top-p over a flat row, top-k > threads, or more than `capacity` candidates: 5 to 8 passes, 60-90 us
-    k-best logprobs           2   27 us
-To each add one launch (3 us); adjusted rows add their own read and write of the row.
+How two passes over a row suffice: the first leaves each thread's largest logit; the k-th largest of these is not above the k-th largest
+of all, and hardly below it. The second gathers what reaches that bound (k to 2k tokens) into shared memory, where everything else happens
+exactly. Without top-k the bound is the (7/8 threads)-th, about 2 * threads tokens; if their mass does not reach top-p, or more tokens
+than `capacity` reach the bound, the row takes the long way: bins over the whole row. Plain rows need one pass: noise is added at once.
 
-How two passes suffice: the first leaves each thread's largest logit; the k-th largest of these is not above the k-th largest of all, and hardly
-below it. The second gathers what reaches that bound (k to 2k tokens) into shared memory, where everything else happens exactly. Without
-top-k the bound is the (7/8 threads)-th, about 2 * threads tokens; if their mass does not reach top-p, the row takes the slow way.
+Estimates for an H200 (4.3 TB/s, 75 GB/s for one multiprocessor, 1.75 GHz), V = 152k (608 KB a row), batch 64, each with 3 us for a launch:
+    greedy             1 pass, 128 blocks: 39 MB / 4.3 TB/s = 9 us, joining the parts 1 us: 13 us. Batch 1, 8 blocks: 1 us + 4 us.
+    temperature alone  1 pass: 38k Philox calls x 140 instructions / 128 lanes = 24 us a row, half of it for each of two blocks: 15 us.
+    top-k and top-p    2 passes of one block: 2 x 608 KB / 75 GB/s = 16 us (39 MB x 2 / 4.3 TB/s = 18 us), 9 radix rounds of 900 clocks
+                       = 5 us, candidates 1 us: 27 us, and up to 10 us for 40 KB of instructions when they are cold.
+    top-p or min-p     2 passes, and 152k exp in the second (6 us): 33 us.
+    the long way       6 to 9 passes: 70 to 110 us.
+None of this is measured. Levers, if a measurement asks for them: a filtered row over a cluster of blocks for batches below 64.
 """
 
 from __future__ import annotations
@@ -23,210 +24,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vsrv.kernels.cuda import sampling_state as layout_of_state
-from vsrv.kernels.cuda.device import Device, Launch
-from vsrv.kernels.cuda.sampling_state import CudaSamplingState
-from vsrv.kernels.cuda.selection import LEAST, NEGATIVE, Layout, make_quad, make_selection
+from vsrv.kernels.cuda import sampling_state as s
+from vsrv.kernels.cuda.adjusting import make_has_work
+from vsrv.kernels.cuda.selection import LEAST, LN2, LOG2E, NEGATIVE, NO_BIN, Layout, make_quad, make_selection
 from vsrv.kernels.cuda.source import KernelSource
 
-LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
 MOST_NOISE = 23.0  # Gumbel noise of the smallest uniform, 2^-33, is 22.87
 NO_TOKEN = 0xFFFFFFFF
 MAX_PARTS = 8  # blocks for one row
-
-
-def make_adjust(ops: Any, threads: int, chunk: int) -> KernelSource:
-    """Grammar mask, allowed ids, bad words, minimum length, bias and penalties, from the raw row to a row of scratch.
-
-    logits f32 [R, V] (row stride `stride`) · slot_of_row i32 [R] · mask u32 [R, mask_stride] if has_mask · scratch f32 [R, scratch_stride], the
-    stride a multiple of 4; padding behind V is written too. Rows without work write nothing. What cannot come is NEGATIVE.
-    Grid (ceil(V / chunk), R): each block owns one chunk of one row; chunk is a multiple of 32. Shared: chunk * 4 bytes.
-    """
-    cuda, f32, u32, i64 = ops.cuda, ops.f32, ops.u32, ops.i64
-    f32_of_bits, bits_of_f32, load_16_fresh, store_16 = (
-        ops.f32_of_bits,
-        ops.bits_of_f32,
-        ops.load_16_fresh,
-        ops.store_16,
-    )
-    shared_f32, store_shared_f32 = ops.shared_f32, ops.store_shared_f32
-    shared_16, store_shared_16 = ops.shared_16, ops.store_shared_16
-    u8, load_quad = ops.u8, make_quad(ops)
-    THREADS, CHUNK, LOWEST = threads, chunk, NEGATIVE
-    s = layout_of_state
-    SLOT_WORDS, LIST_WORDS, FLAGS, GENERATED, MIN_TOKENS = (
-        s.SLOT_WORDS,
-        s.LIST_WORDS,
-        s.FLAGS,
-        s.GENERATED,
-        s.MIN_TOKENS,
-    )
-    NUM_STOPS, NUM_BIAS, NUM_BAD_WORDS, RECENT, TAIL = (
-        s.NUM_STOPS,
-        s.NUM_BIAS,
-        s.NUM_BAD_WORDS,
-        s.RECENT,
-        s.TAIL,
-    )
-    BIAS_IDS, BIAS_VALUES, STOPS, BAD_WORDS, STARTS = (
-        s.BIAS_IDS,
-        s.BIAS_VALUES,
-        s.STOPS,
-        s.BAD_WORDS,
-        s.BAD_WORD_STARTS,
-    )
-    REPETITION, INVERSE_REPETITION, FREQUENCY, PRESENCE = (
-        s.REPETITION,
-        s.INVERSE_REPETITION,
-        s.FREQUENCY,
-        s.PRESENCE,
-    )
-    ADJUSTED, ALLOWED, COUNTED, IN_PROMPT = s.ADJUSTED, s.ALLOWED, s.COUNTED, s.IN_PROMPT
-
-    @ops.device
-    def ban(shared, token, first, end):  # type: ignore[no-untyped-def]
-        if token >= first and token < end:
-            store_shared_f32(shared, (token - first) * 4, f32(LOWEST))
-
-    @ops.device
-    def ban_bad_word(shared, state, at, lists, word, first, end):  # type: ignore[no-untyped-def]
-        """word: where its run starts. Its last token is banned if the tokens before it end the output."""
-        n, generated = i64(lists[word]), i64(state[at + GENERATED])
-        if n - 1 <= generated:
-            j = i64(0)
-            while j < n - 1:
-                age = n - 1 - j  # 1 is the newest
-                recent = state[at + RECENT + ((generated - age) & (TAIL - 1))]
-                if recent != lists[word + 1 + j]:
-                    break
-                j += 1
-            if j == n - 1:
-                ban(shared, i64(lists[word + n]), first, end)
-
-    @ops.device
-    def masked(bits, allowed, bit):  # type: ignore[no-untyped-def]
-        x = max(f32_of_bits(bits), f32(LOWEST)) if u32(allowed & u32(bit)) != u32(0) else f32(LOWEST)
-        return bits_of_f32(x)
-
-    @ops.device
-    def penalised(bits, state, at, seen):  # type: ignore[no-untyped-def]
-        """seen: the token's word of `counts`."""
-        x = f32_of_bits(bits)
-        if seen != u32(0) and x > f32(LOWEST):
-            x = x * f32_of_bits(state[at + (INVERSE_REPETITION if x > f32(0) else REPETITION)])
-            count = u32(seen & u32(IN_PROMPT - 1))
-            if count != u32(0):
-                x -= f32_of_bits(state[at + FREQUENCY]) * f32(count) + f32_of_bits(state[at + PRESENCE])
-        return bits_of_f32(x)
-
-    def adjust(  # type: ignore[no-untyped-def]
-        logits,
-        stride,
-        vocabulary,
-        slot_of_row,
-        max_slots,
-        state,
-        all_lists,
-        all_allowed,
-        counts,
-        mask,
-        mask_stride,
-        has_mask,
-        scratch,
-        scratch_stride,
-    ):
-        shared = cuda.shared.array(0, u8)
-        row, thread = i64(cuda.blockIdx.y), i64(cuda.threadIdx.x)
-        first = i64(cuda.blockIdx.x) * CHUNK
-        end = min(first + CHUNK, i64(vocabulary))
-        slot = i64(slot_of_row[row])
-        if slot < 0 or slot >= max_slots:
-            return
-        at = slot * SLOT_WORDS
-        flags = state[at + FLAGS]
-        if has_mask == 0 and u32(flags & u32(ADJUSTED)) == u32(0):
-            return
-        words = (i64(vocabulary) + 31) >> 5
-        i = first + thread * 4
-        while i < end:
-            allowed = u32(0xF)  # bit e: token i + e may come
-            if has_mask != 0:
-                allowed = u32(mask[row * mask_stride + (i >> 5)] >> u32(i & 31))
-            if u32(flags & u32(ALLOWED)) != u32(0):
-                allowed = u32(allowed & u32(all_allowed[slot * words + (i >> 5)] >> u32(i & 31)))
-            x = load_quad(logits, row * stride, i, end)
-            store_shared_16(
-                shared,
-                (i - first) * 4,
-                (
-                    masked(x[0], allowed, 1),
-                    masked(x[1], allowed, 2),
-                    masked(x[2], allowed, 4),
-                    masked(x[3], allowed, 8),
-                ),
-            )
-            i += THREADS * 4
-        cuda.syncthreads()
-        lists = slot * LIST_WORDS
-        i = thread
-        while i < i64(state[at + NUM_BAD_WORDS]):
-            ban_bad_word(
-                shared,
-                state,
-                at,
-                all_lists,
-                lists + BAD_WORDS + i64(all_lists[lists + STARTS + i]),
-                first,
-                end,
-            )
-            i += THREADS
-        if state[at + GENERATED] < state[at + MIN_TOKENS]:
-            i = thread
-            while i < i64(state[at + NUM_STOPS]):
-                ban(shared, i64(all_lists[lists + STOPS + i]), first, end)
-                i += THREADS
-        cuda.syncthreads()
-        i = thread
-        while i < i64(state[at + NUM_BIAS]):
-            place = i64(all_lists[lists + BIAS_IDS + i]) - first
-            if place >= 0 and place < end - first:
-                x = shared_f32(shared, place * 4)
-                if x > f32(LOWEST):
-                    store_shared_f32(shared, place * 4, x + f32_of_bits(all_lists[lists + BIAS_VALUES + i]))
-            i += THREADS
-        cuda.syncthreads()
-        counted = u32(flags & u32(COUNTED)) != u32(0)
-        i = first + thread * 4
-        while i < end:
-            words_of_x = shared_16(shared, (i - first) * 4)
-            if counted:
-                seen = load_16_fresh(counts, slot * (((i64(vocabulary) + 3) >> 2) << 2) + i)
-                words_of_x = (
-                    penalised(words_of_x[0], state, at, seen[0]),
-                    penalised(words_of_x[1], state, at, seen[1]),
-                    penalised(words_of_x[2], state, at, seen[2]),
-                    penalised(words_of_x[3], state, at, seen[3]),
-                )
-            store_16(scratch, row * scratch_stride + i, words_of_x)
-            i += THREADS * 4
-
-    arguments = (
-        "*f32",
-        "i64",
-        "i32",
-        "*i32",
-        "i32",
-        "*u32",
-        "*u32",
-        "*u32",
-        "*u32",
-        "*u32",
-        "i32",
-        "i32",
-        "*f32",
-        "i64",
-    )
-    return KernelSource("adjust_logits", adjust, arguments, threads, chunk * 4, (threads, chunk))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +66,10 @@ def _noise(ops: Any) -> _Noise:
         2 atanh(u / (2 - u)), because log2 near 1 has an absolute error and 1 - u has lost u's digits."""
         if word < u32(1 << 30):
             u = (f32(word) + f32(0.5)) * f32(UNIT)
-            s = u * reciprocal(f32(2) - u)
-            z = s * s
+            ratio = u * reciprocal(f32(2) - u)
+            z = ratio * ratio
             tail = f32(1 / 3) + z * (f32(1 / 5) + z * f32(1 / 7))
-            minus_log = f32(2) * s * (f32(1) + z * tail)
+            minus_log = f32(2) * ratio * (f32(1) + z * tail)
         else:
             minus_log = log2((f32(u32(word ^ u32(0xFFFFFFFF))) + f32(0.5)) * f32(UNIT)) * f32(MINUS_LN2)
         return log2(minus_log) * f32(MINUS_LN2)
@@ -369,28 +174,28 @@ def _search(ops: Any, layout: Layout) -> _Search:
         return best, rest, token
 
     @ops.device
-    def block(shared, best, rest, token, thread):  # type: ignore[no-untyped-def]
+    def best_of_warp(best, rest, token):  # type: ignore[no-untyped-def]
         for distance in (16, 8, 4, 2, 1):
             value, low = shuffle_xor_f32(best, distance), shuffle_xor_f32(rest, distance)
             own = shuffle_xor_u32(token, distance)
             if better(value, low, own, best, rest, token):
                 best, rest, token = value, low, own
+        return best, rest, token
+
+    @ops.device
+    def block(shared, best, rest, token, thread):  # type: ignore[no-untyped-def]
+        best, rest, token = best_of_warp(best, rest, token)
         if thread & 31 == 0:
             at = WARPS + (thread >> 5) * 16
             store_shared_f32(shared, at, best)
             store_shared_f32(shared, at + 4, rest)
             store_shared_u32(shared, at + 8, token)
         cuda.syncthreads()
-        if thread == 0:
-            for warp in range(1, NUM_WARPS):
-                at = WARPS + warp * 16
-                value, low, own = (
-                    shared_f32(shared, at),
-                    shared_f32(shared, at + 4),
-                    shared_u32(shared, at + 8),
-                )
-                if better(value, low, own, best, rest, token):
-                    best, rest, token = value, low, own
+        if thread < NUM_WARPS:
+            at = WARPS + thread * 16
+            best, rest, token = shared_f32(shared, at), shared_f32(shared, at + 4), shared_u32(shared, at + 8)
+        if thread < 32:
+            best, rest, token = best_of_warp(best, rest, token)
         return best, rest, token
 
     return _Search(row, candidates, block)
@@ -420,12 +225,13 @@ def _filter(ops: Any, layout: Layout) -> Callable[..., Any]:
         LEAST,
         LOG2E,
     )
-    WANTED = layout.threads * 7 // 8
-    s = layout_of_state
+    LOWEST, NONE = NEGATIVE, NO_BIN
+    WANTED, NEVER = layout.threads * 7 // 8, 3.4e38
     INVERSE, MARGIN, TOP_P, TOP_K = s.INVERSE, s.MARGIN, s.TOP_P, s.TOP_K
 
     @ops.device
     def mass_of_candidates(shared, n, floor, top, scale, thread):  # type: ignore[no-untyped-def]
+        """This thread's share."""
         total = u64(0)
         i = thread
         while i < n:
@@ -433,70 +239,78 @@ def _filter(ops: Any, layout: Layout) -> Callable[..., Any]:
             if x >= floor:
                 total = u64(total + mass(x, top, scale))
             i += THREADS
-        return block_sum(shared, total, thread)
+        return total
 
     @ops.device
-    def first_pass(shared, source, base, vocabulary, wanted, thread):  # type: ignore[no-untyped-def]
-        """The row's largest logit, and the `wanted`-th largest of the threads' own: at least so many tokens reach it."""
-        own = largest(source, base, vocabulary, thread)
-        top = block_max(shared, own, thread)
-        reached = f32(MOST)
-        if wanted > 0 and wanted <= THREADS:
-            store_shared_f32(shared, CANDIDATES + thread * 4, own)
-            reached = max(
-                reached, refine(shared, THREADS, f32(MOST), u64(wanted), False, top, f32(0), thread)
-            )
-        return top, reached
+    def top_k(state, at, vocabulary):  # type: ignore[no-untyped-def]
+        """0: off. Read again where it is needed: few registers are free."""
+        k = i64(state[at + TOP_K])
+        return k if k < vocabulary else i64(0)
 
     @ops.device
-    def filter_row(shared, source, base, vocabulary, lowest, k, p, top, scale, thread):  # type: ignore[no-untyped-def]
+    def filter_row(shared, source, base, vocabulary, state, at, lowest, top, scale, thread):  # type: ignore[no-untyped-def]
         """The long way, for flat rows: every step reads the whole row."""
         floor = lowest
-        if k > 0:
-            found = select_row(shared, source, base, vocabulary, floor, u64(k), False, top, scale, thread)
-            floor = max(floor, found)
-        if p != u32(0):
-            share = collect(shared, source, base, vocabulary, f32(3.4e38), 0, True, floor, top, scale, thread)
-            need = target_of(block_sum(shared, share, thread), p)
-            found = select_row(shared, source, base, vocabulary, floor, need, True, top, scale, thread)
-            floor = max(floor, found)
+        for by_mass in (False, True):  # a loop, so that the code of select_row is there once
+            need = u64(top_k(state, at, vocabulary))
+            if by_mass:
+                need = u64(0)
+                if state[at + TOP_P] != u32(0):
+                    share = collect(
+                        shared, source, base, vocabulary, f32(NEVER), 0, True, floor, top, scale, thread
+                    )
+                    need = target_of(block_sum(shared, share, thread), state[at + TOP_P])
+            if need != u64(0):
+                found = select_row(shared, source, base, vocabulary, floor, need, by_mass, top, scale, thread)
+                floor = max(floor, found)
         return floor
 
     @ops.device
     def filter_tokens(shared, source, base, vocabulary, state, at, thread):  # type: ignore[no-untyped-def]
-        k, p = i64(state[at + TOP_K]), state[at + TOP_P]
-        if k >= vocabulary:
-            k = i64(0)
         scale = f32_of_bits(state[at + INVERSE]) * f32(TO_LOG2)
-        wanted = k if k > 0 or p == u32(0) else i64(WANTED)
-        top, bound = first_pass(shared, source, base, vocabulary, wanted, thread)
+        own = largest(source, base, vocabulary, thread)
+        store_shared_f32(shared, CANDIDATES + thread * 4, own)
+        top = block_max(shared, own, thread)
         lowest = max(top - f32_of_bits(state[at + MARGIN]), f32(MOST))  # what min-p keeps
-        weigh = (
-            k == 0 and lowest < bound
-        )  # top-p alone, and there is more than the candidates: its total is that of the row
-        bound = max(bound, lowest)
-        begin(shared, thread)
-        share = collect(
-            shared, source, base, vocabulary, bound, vocabulary, weigh, lowest, top, scale, thread
-        )
-        n = i64(gathered(shared))
-        if n <= CAPACITY:
-            floor = bound
-            if k > 0:
-                floor = max(floor, refine(shared, n, floor, u64(k), False, top, scale, thread))
-            if p == u32(0):
-                return floor, n
-            if not weigh:
-                total = mass_of_candidates(shared, n, floor, top, scale, thread)
+        floor, n, share, weigh = f32(MOST), u32(THREADS), u64(0), False
+        complete, stage = True, u32(0)
+        # 0: from the threads' largest logits, a bound that enough tokens reach; these become the candidates. 1: top-k, 2: top-p
+        # among the candidates. A loop, so that the code of `refine` is fetched once.
+        while stage < u32(3) and complete:
+            need = u64(top_k(state, at, vocabulary))
+            if stage == u32(0):
+                if need == u64(0) and state[at + TOP_P] != u32(0):
+                    need = u64(WANTED)
+                if need > u64(THREADS):
+                    need = u64(0)
+            elif stage == u32(2):
+                need = u64(0)
+                if state[at + TOP_P] != u32(0):
+                    if not weigh:
+                        share = mass_of_candidates(shared, n, floor, top, scale, thread)
+                    need = target_of(block_sum(shared, share, thread), state[at + TOP_P])
+            found = f32(LOWEST)
+            if need != u64(0):
+                by_mass = stage == u32(2)
+                found = refine(shared, source, base, u32(NONE), n, floor, need, by_mass, top, scale, thread)
+            if stage == u32(0):
+                # top-p alone, and min-p keeps more than the candidates: the total is the row's
+                weigh = top_k(state, at, vocabulary) == 0 and lowest < found
+                floor = max(found, lowest)
+                begin(shared, thread)
+                share = collect(
+                    shared, source, base, vocabulary, floor, vocabulary, weigh, lowest, top, scale, thread
+                )
+                n = gathered(shared)
+                complete = n <= u32(CAPACITY)
             else:
-                total = block_sum(shared, share, thread)
-            found = refine(shared, n, floor, target_of(total, p), True, top, scale, thread)
-            if found >= floor:
-                return found, n
-            if not weigh:
-                return floor, n
-        floor = filter_row(shared, source, base, vocabulary, lowest, k, p, top, scale, thread)
-        return floor, i64(CAPACITY + 1)
+                complete = need == u64(0) or found >= floor or not weigh
+                floor = max(floor, found)
+            stage = u32(stage + u32(1))
+        if not complete:
+            floor = filter_row(shared, source, base, vocabulary, state, at, lowest, top, scale, thread)
+            n = u32(CAPACITY + 1)
+        return floor, n
 
     return filter_tokens
 
@@ -504,11 +318,11 @@ def _filter(ops: Any, layout: Layout) -> Callable[..., Any]:
 def make_sample(ops: Any, threads: int, digit_bits: int, capacity: int) -> KernelSource:
     """Choose a token for each row, and write it down in the slot.
 
-    logits f32 [R, V] (row stride `stride`) and scratch f32 [R, scratch_stride] hold the rows; adjusted: 0 all raw, 1 those of ADJUSTED slots
-    are in scratch, 2 all are · slot_of_row i32 [R], below 0 skips the row · partial u32 [R, parts, 4] and tickets u32 [R], zero before
-    and after · part_size: a multiple of 4, part_size * parts >= V · out_ids i32 [R]. Grid (R, parts): greedy and unfiltered rows are split
-    over `parts` blocks, of which the last one to
-    come writes the result; a filtered row is one block's. Shared: Layout.total. capacity >= threads.
+    logits f32 [R, V] (row stride `stride`) and scratch f32 [R, scratch_stride] hold the rows; adjusted: 0 all are raw, 1 those of slots
+    with work are in scratch, 2 all are · slot_of_row i32 [R], below 0 skips the row · partial u32 [R, parts, 4] · tickets u32 [R], zero
+    before and after · part_size: a multiple of 4, part_size * parts >= V · out_ids i32 [R]. Grid (R, parts): greedy and unfiltered
+    rows are split over `parts` blocks, of which the last one to come writes the result; a filtered row is one block's.
+    Shared: Layout.total. capacity >= threads.
     """
     cuda, f32, u32, i64, u8 = ops.cuda, ops.f32, ops.u32, ops.i64, ops.u8
     f32_of_bits, bits_of_f32, load_f32_l2 = ops.f32_of_bits, ops.bits_of_f32, ops.load_f32_l2
@@ -517,22 +331,10 @@ def make_sample(ops: Any, threads: int, digit_bits: int, capacity: int) -> Kerne
     filter_tokens, search, better = _filter(ops, layout), _search(ops, layout), _noise(ops).better
     search_row, search_candidates, best_of_block = search.row, search.candidates, search.block
     CAPACITY, MOST, NOTHING = capacity, LEAST, NO_TOKEN
-    s = layout_of_state
-    SLOT_WORDS, FLAGS, INVERSE, GENERATED, RECENT, TAIL = (
-        s.SLOT_WORDS,
-        s.FLAGS,
-        s.INVERSE,
-        s.GENERATED,
-        s.RECENT,
-        s.TAIL,
-    )
-    SEED_LOW, SEED_HIGH, ADJUSTED, COUNTED, FILTERED = (
-        s.SEED_LOW,
-        s.SEED_HIGH,
-        s.ADJUSTED,
-        s.COUNTED,
-        s.FILTERED,
-    )
+    SLOT_WORDS, FLAGS, INVERSE = s.SLOT_WORDS, s.FLAGS, s.INVERSE
+    GENERATED, RECENT, TAIL = s.GENERATED, s.RECENT, s.TAIL
+    SEED_LOW, SEED_HIGH, COUNTED, FILTERED = s.SEED_LOW, s.SEED_HIGH, s.COUNTED, s.FILTERED
+    has_work = make_has_work(ops)
 
     @ops.device
     def record(token, row, slot, vocabulary, state, counts, last_token, out_ids):  # type: ignore[no-untyped-def]
@@ -545,7 +347,7 @@ def make_sample(ops: Any, threads: int, digit_bits: int, capacity: int) -> Kerne
         state[at + RECENT + i64(generated & u32(TAIL - 1))] = u32(chosen)
         state[at + GENERATED] = u32(generated + u32(1))
         if u32(state[at + FLAGS] & u32(COUNTED)) != u32(0):
-            place = slot * (((i64(vocabulary) + 3) >> 2) << 2) + chosen
+            place = slot * ((vocabulary + 3) >> 2 << 2) + chosen
             counts[place] = u32(counts[place] + u32(1))
 
     @ops.device
@@ -586,310 +388,39 @@ def make_sample(ops: Any, threads: int, digit_bits: int, capacity: int) -> Kerne
         out_ids,
     ):
         shared = cuda.shared.array(0, u8)
-        row, part, parts = i64(cuda.blockIdx.x), i64(cuda.blockIdx.y), i64(cuda.gridDim.y)
-        thread, end = i64(cuda.threadIdx.x), i64(vocabulary)
+        row, part, thread = i64(cuda.blockIdx.x), i64(cuda.blockIdx.y), cuda.threadIdx.x
         slot = i64(slot_of_row[row])
         if slot < 0 or slot >= max_slots:
             return
         at = slot * SLOT_WORDS
-        flags = state[at + FLAGS]
-        filtered = u32(flags & u32(FILTERED)) != u32(0)
+        filtered = u32(state[at + FLAGS] & u32(FILTERED)) != u32(0)
         if filtered and part > 0:
             return
+        source, base = logits, row * stride
+        if adjusted == 2 or (adjusted == 1 and has_work(state, at)):
+            source, base = scratch, row * scratch_stride
+        floor, n = f32(MOST), u32(CAPACITY + 1)
+        if filtered:
+            floor, n = filter_tokens(shared, source, base, vocabulary, state, at, thread)
         inverse, step = f32_of_bits(state[at + INVERSE]), state[at + GENERATED]
         key_low, key_high = state[at + SEED_LOW], state[at + SEED_HIGH]
-        source, base = logits, row * stride
-        if adjusted == 2 or (adjusted == 1 and u32(flags & u32(ADJUSTED)) != u32(0)):
-            source, base = scratch, row * scratch_stride
-        floor, n, first = f32(MOST), i64(CAPACITY + 1), i64(0)
-        if filtered:
-            floor, n = filter_tokens(shared, source, base, end, state, at, thread)
-            parts = i64(1)
-        else:
-            first, end = part * part_size, min(end, (part + 1) * part_size)
-        if n <= CAPACITY:
+        if n <= u32(CAPACITY):
             best, rest, token = search_candidates(shared, n, floor, inverse, key_low, key_high, step, thread)
         else:
+            first, end = part * part_size, min(vocabulary, (part + 1) * part_size)
+            if filtered:
+                end = vocabulary
             best, rest, token = search_row(
                 source, base, first, end, floor, inverse, key_low, key_high, step, thread
             )
         best, rest, token = best_of_block(shared, best, rest, token, thread)
         if thread == 0:
             last = True
-            if parts > 1:
-                last, token = join(partial, tickets, row, part, parts, best, rest, token)
+            if cuda.gridDim.y > 1 and not filtered:
+                last, token = join(partial, tickets, row, part, i64(cuda.gridDim.y), best, rest, token)
             if last:
                 record(token, row, slot, vocabulary, state, counts, last_token, out_ids)
 
-    arguments = (
-        "*f32",
-        "i64",
-        "*f32",
-        "i64",
-        "i32",
-        "i32",
-        "*i32",
-        "i32",
-        "*u32",
-        "*u32",
-        "*i32",
-        "*u32",
-        "*u32",
-        "i32",
-        "*i32",
-    )
+    arguments = "*f32 i64 *f32 i64 i32 i64 *i32 i64 *u32 *u32 *i32 *u32 *u32 i64 *i32"
     parameters = (threads, digit_bits, capacity)
-    return KernelSource("sample_tokens", sample, arguments, threads, layout.total, parameters)
-
-
-def make_logprobs(ops: Any, threads: int, digit_bits: int, capacity: int) -> KernelSource:
-    """Raw log_softmax of the chosen token and of the k best (ties by rising id), and the rank of the chosen one.
-
-    logits f32 [R, V] (row stride `stride`) · chosen i32 [R] · out_ids i32, out_values f32 [R, out_stride], columns 0 … k written, k <= V ·
-    out_ranks i32 [R]. A chosen id outside the vocabulary skips the row. Grid (R). Shared: Layout.total. capacity >= k, threads.
-    """
-    cuda, f32, u32, i64, u64, u8 = ops.cuda, ops.f32, ops.u32, ops.i64, ops.u64, ops.u8
-    f32_of_bits, log2, shared_f32, shared_u32 = ops.f32_of_bits, ops.log2, ops.shared_f32, ops.shared_u32
-    store_shared_f32, load_quad = ops.store_shared_f32, make_quad(ops)
-    layout = Layout(threads, digit_bits, capacity)
-    tools = make_selection(ops, layout)
-    largest, block_max, block_sum = tools.rows.largest, tools.rows.block_max, tools.rows.block_sum
-    begin, collect, gathered, refine, select_row = (
-        tools.begin,
-        tools.collect,
-        tools.gathered,
-        tools.refine,
-        tools.select_row,
-    )
-    THREADS, CAPACITY, CANDIDATES, TOKENS = threads, capacity, layout.candidates, layout.tokens
-    LOWEST, TO_LOG2, TO_LN, MINUS_INFINITY = NEGATIVE, LOG2E, LN2, 0xFF800000
-    FAR = 3.4e38
-
-    @ops.device
-    def count(shared, source, base, end, x, equal, limit, thread):  # type: ignore[no-untyped-def]
-        """How many floats are above x, or equal x at a token below `limit`."""
-        total = u64(0)
-        i = thread * 4
-        while i < end:
-            words = load_quad(source, base, i, end)
-            for e in range(4):
-                own = max(f32_of_bits(words[e]), f32(LOWEST))
-                if i + e < end and (own == x and i + e < limit if equal else own > x):
-                    total = u64(total + u64(1))
-            i += THREADS * 4
-        return block_sum(shared, total, thread)
-
-    @ops.device
-    def gather_exactly(shared, source, base, end, k, top, thread):  # type: ignore[no-untyped-def]
-        """More tokens than fit reach the first bound: find the k-th largest logit and, among its ties, where to stop by halving."""
-        bound = select_row(shared, source, base, end, f32(LOWEST), u64(k), False, top, f32(TO_LOG2), thread)
-        missing = u64(u64(k) - count(shared, source, base, end, bound, False, 0, thread))
-        low, high = i64(0), i64(end)  # below `low` there are too few ties, below `high` enough
-        while high - low > 1:
-            middle = (low + high) >> 1
-            if count(shared, source, base, end, bound, True, middle, thread) >= missing:
-                high = middle
-            else:
-                low = middle
-        begin(shared, thread)
-        collect(shared, source, base, end, bound, high, False, bound, top, f32(TO_LOG2), thread)
-
-    @ops.device
-    def logprob(x, norm):  # type: ignore[no-untyped-def]
-        return f32_of_bits(u32(MINUS_INFINITY)) if x <= f32(LOWEST) else x - norm
-
-    @ops.device
-    def write_best(shared, n, k, norm, out_ids, out_values, at, thread):  # type: ignore[no-untyped-def]
-        """A candidate's place is the number of candidates before it."""
-        i = thread
-        while i < n:
-            x, token = shared_f32(shared, CANDIDATES + i * 4), shared_u32(shared, TOKENS + i * 4)
-            place, j = i64(0), i64(0)
-            while j < n:
-                other = shared_f32(shared, CANDIDATES + j * 4)
-                if other > x or (other == x and shared_u32(shared, TOKENS + j * 4) < token):
-                    place += 1
-                j += 1
-            if place < k:
-                out_ids[at + 1 + place] = i64(token)
-                out_values[at + 1 + place] = logprob(x, norm)
-            i += THREADS
-
-    def logprobs(logits, stride, vocabulary, chosen, k, out_ids, out_values, out_stride, out_ranks):  # type: ignore[no-untyped-def]
-        shared = cuda.shared.array(0, u8)
-        row, thread, end = i64(cuda.blockIdx.x), i64(cuda.threadIdx.x), i64(vocabulary)
-        base, at, token = row * stride, row * out_stride, i64(chosen[row])
-        if token < 0 or token >= end:
-            return
-        own = max(logits[base + token], f32(LOWEST))
-        best = largest(logits, base, end, thread)
-        top = block_max(shared, best, thread)
-        bound = f32(LOWEST) if k > 0 else f32(FAR)
-        if k > 0 and k <= THREADS:
-            store_shared_f32(shared, CANDIDATES + thread * 4, best)
-            bound = max(bound, refine(shared, THREADS, f32(LOWEST), u64(k), False, top, f32(TO_LOG2), thread))
-        begin(shared, thread)
-        share = collect(shared, logits, base, end, bound, end, True, f32(LOWEST), top, f32(TO_LOG2), thread)
-        n = i64(gathered(shared))
-        total = block_sum(shared, share, thread)
-        # total / 2^40 >= 1: the best token alone
-        norm = top + log2(f32(total) * f32(2.0**-40)) * f32(TO_LN)
-        rank = count(shared, logits, base, end, own, False, 0, thread)
-        if n > CAPACITY:
-            gather_exactly(shared, logits, base, end, k, top, thread)
-            n = i64(gathered(shared))
-        write_best(shared, n, k, norm, out_ids, out_values, at, thread)
-        if thread == 0:
-            out_ids[at] = token
-            out_values[at] = logprob(own, norm)
-            out_ranks[row] = i64(u32(rank)) + 1
-
-    arguments = ("*f32", "i64", "i32", "*i32", "i32", "*i32", "*f32", "i64", "*i32")
-    return KernelSource(
-        "token_logprobs", logprobs, arguments, threads, layout.total, (threads, digit_bits, capacity)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingKernels:
-    """One specialisation of the three kernels."""
-
-    adjust: KernelSource
-    sample: KernelSource
-    logprobs: KernelSource
-    chunk: int
-    capacity: int
-
-
-def make_sampling(
-    ops: Any,
-    threads: int = 1024,
-    digit_bits: int = 11,
-    capacity: int = 4096,
-    adjust_threads: int = 256,
-    chunk: int = 4096,
-) -> SamplingKernels:
-    """The defaults are for large vocabularies; tests take others, and get the same bits."""
-    if not (threads <= capacity and 5 <= digit_bits <= 11 and chunk % 32 == 0):
-        raise ValueError(
-            "a block's candidates must hold one of each thread, its bins make at most 64 groups of 32"
-        )
-    adjust = make_adjust(ops, adjust_threads, chunk)
-    sample = make_sample(ops, threads, digit_bits, capacity)
-    logprobs = make_logprobs(ops, threads, digit_bits, capacity)
-    return SamplingKernels(adjust, sample, logprobs, chunk, capacity)
-
-
-class Sampler:
-    """`sample` and `logprobs` of Kernels on one GPU. Owned by the engine thread.
-
-    Scratch for `max_rows` rows is taken at once and grows with larger batches: sampling is launched, never captured in a graph. One
-    stream only: calls share the scratch.
-    """
-
-    def __init__(
-        self, kernels: SamplingKernels, device: Device, launch: Launch, vocab_size: int, max_rows: int = 0
-    ) -> None:
-        self._kernels, self._device, self._launch = kernels, device, launch
-        self._vocab_size, self._rows = vocab_size, 0
-        self._scratch_stride = -(-vocab_size // 4) * 4
-        self._grow(max(1, max_rows))
-
-    def sample(self, logits: Any, slots: Any, state: CudaSamplingState, mask: Any, out_ids: Any) -> None:
-        """logits f32 [R, V] · slots i32 [R], below 0 skips the row · mask u32 [R, ceil(V/32)] or None → out_ids i32 [R], and the slots."""
-        rows, stride = self._checked(logits)
-        if state.vocab_size != self._vocab_size:
-            raise ValueError(
-                f"a sampling state of {state.vocab_size} tokens for logits of {self._vocab_size}"
-            )
-        if rows == 0:
-            return
-        self._grow(rows)
-        adjusted = 2 if mask is not None else int(state.has_adjusted)
-        if adjusted:
-            self._adjust(logits, rows, stride, slots, state, mask)
-        parts = max(1, min(MAX_PARTS, self._device.num_multiprocessors // rows))
-        part_size = -(-self._vocab_size // (4 * parts)) * 4
-        arguments = (
-            logits,
-            stride,
-            self._scratch,
-            self._scratch_stride,
-            adjusted,
-            self._vocab_size,
-            slots,
-            state.max_slots,
-            state.slots,
-            state.counts,
-            state.last_token,
-            self._partial,
-            self._tickets,
-            part_size,
-            out_ids,
-        )
-        self._launch(self._kernels.sample, (rows, -(-self._vocab_size // part_size), 1), arguments)
-
-    def logprobs(
-        self, logits: Any, chosen: Any, k: int, out_ids: Any, out_values: Any, out_ranks: Any
-    ) -> None:
-        """logits f32 [R, V] · chosen i32 [R] → out_ids i32, out_values f32 [R, k+1], out_ranks i32 [R]; columns behind V are left."""
-        rows, stride = self._checked(logits)
-        best = min(k, self._vocab_size)
-        if best > self._kernels.capacity:
-            raise ValueError(f"{best} logprobs; at most {self._kernels.capacity}")
-        out_stride = out_ids.stride()[0]
-        if out_values.stride()[0] != out_stride:
-            raise ValueError("ids and values of logprobs have rows of different length")
-        if rows == 0:
-            return
-        arguments = (
-            logits,
-            stride,
-            self._vocab_size,
-            chosen,
-            best,
-            out_ids,
-            out_values,
-            out_stride,
-            out_ranks,
-        )
-        self._launch(self._kernels.logprobs, (rows, 1, 1), arguments)
-
-    def _checked(self, logits: Any) -> tuple[int, int]:
-        """Rows and row stride. Raises ValueError where 16-byte loads would fault."""
-        rows, vocabulary = logits.shape
-        stride = logits.stride()[0]
-        if vocabulary != self._vocab_size:
-            raise ValueError(f"logits of {vocabulary} tokens for a vocabulary of {self._vocab_size}")
-        if stride % 4 or stride < vocabulary or logits.stride()[1] != 1 or logits.data_ptr() % 16:
-            raise ValueError("rows of logits must be contiguous and start at multiples of 16 bytes")
-        return rows, stride
-
-    def _adjust(
-        self, logits: Any, rows: int, stride: int, slots: Any, state: CudaSamplingState, mask: Any
-    ) -> None:
-        arguments = (
-            logits,
-            stride,
-            self._vocab_size,
-            slots,
-            state.max_slots,
-            state.slots,
-            state.lists,
-            state.allowed,
-            state.counts,
-            state.allowed if mask is None else mask,
-            0 if mask is None else mask.stride()[0],
-            int(mask is not None),
-            self._scratch,
-            self._scratch_stride,
-        )
-        chunks = -(-self._vocab_size // self._kernels.chunk)
-        self._launch(self._kernels.adjust, (chunks, rows, 1), arguments)
-
-    def _grow(self, rows: int) -> None:
-        if rows > self._rows:
-            self._rows = rows
-            self._scratch = self._device.zeros((rows, self._scratch_stride), "float32")
-            self._partial = self._device.zeros((rows, MAX_PARTS, 4), "int32")
-            self._tickets = self._device.zeros((rows,), "int32")
+    return KernelSource("sample_tokens", sample, tuple(arguments.split()), threads, layout.total, parameters)

@@ -24,7 +24,8 @@ TOP_P, TOP_K, SEED_LOW, SEED_HIGH, GENERATED, MIN_TOKENS, NUM_STOPS, NUM_BIAS, N
     6, 16
 )
 RECENT, SLOT_WORDS = 32, 32 + TAIL
-# ADJUSTED: the raw logits are not what is sampled from. ALLOWED: the slot's bitmask counts. COUNTED: penalties. FILTERED: min-p, top-k or top-p.
+# ADJUSTED: the raw logits are not what is sampled from, also once MIN_TOKENS are there. ALLOWED: the slot's bitmask counts.
+# COUNTED: penalties. FILTERED: min-p, top-k or top-p.
 ADJUSTED, ALLOWED, COUNTED, FILTERED = 1, 2, 4, 8
 MAX_INVERSE = 1e20  # logits times this stay finite; only equal logits are still near enough for noise to choose between them
 IN_PROMPT = 1 << 31  # of a word of `counts`; the other bits count the token in the output
@@ -81,8 +82,10 @@ class CudaSamplingState:
         ):
             raise ValueError("more stop tokens, bad words or biases than a slot holds")
         flags = _flags(params)
+        min_tokens = params.min_tokens if stops else 0
         row = _row(params, seed, output_ids)
-        row[[NUM_STOPS, NUM_BIAS, NUM_BAD_WORDS, FLAGS]] = len(stops), len(bias), len(params.bad_words), flags
+        row[[MIN_TOKENS, FLAGS]] = max(0, min_tokens), flags
+        row[[NUM_STOPS, NUM_BIAS, NUM_BAD_WORDS]] = len(stops), len(bias), len(params.bad_words)
         self._device.upload(self.slots[slot], row)
         self._upload_lists(slot, params, stops, words, bias)
         if output_ids:
@@ -93,7 +96,8 @@ class CudaSamplingState:
             )
             counts[np.asarray(prompt_ids, np.int64)] |= IN_PROMPT
             self._device.upload(self.counts[slot, : self.vocab_size], counts)
-        (self._adjusted.add if flags & ADJUSTED else self._adjusted.discard)(slot)
+        adjusted = flags & ADJUSTED or len(output_ids) < min_tokens
+        (self._adjusted.add if adjusted else self._adjusted.discard)(slot)
 
     def release(self, slot: int) -> None:
         """The slot's row stays as it is, for a step that may still be in flight; `assign` writes every word of it again."""
@@ -132,9 +136,7 @@ def _flags(params: SamplingParams) -> int:
         0.0,
         0.0,
     )
-    adjusted = (
-        counted or params.allowed_token_ids or params.bad_words or params.logit_bias or params.min_tokens > 0
-    )
+    adjusted = counted or params.allowed_token_ids or params.bad_words or params.logit_bias
     filtered = params.temperature > 0 and (params.min_p > 0 or params.top_k > 0 or params.top_p < 1)
     return (
         (ADJUSTED if adjusted else 0)
@@ -145,7 +147,7 @@ def _flags(params: SamplingParams) -> int:
 
 
 def _row(params: SamplingParams, seed: int, output_ids: Sequence[int]) -> NDArray[np.uint32]:
-    """All words of a slot's row but the lengths of its lists and its flags."""
+    """All words of a slot's row but MIN_TOKENS, FLAGS and the lengths of its lists."""
     row = np.zeros(SLOT_WORDS, np.uint32)
     floats = row.view(np.float32)
     if params.temperature > 0:
@@ -157,7 +159,7 @@ def _row(params: SamplingParams, seed: int, output_ids: Sequence[int]) -> NDArra
         row[TOP_P] = min(max(1, round(params.top_p * 2**32)), 2**32 - 1)
     row[TOP_K] = max(0, params.top_k)
     row[SEED_LOW], row[SEED_HIGH] = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
-    row[GENERATED], row[MIN_TOKENS] = len(output_ids), max(0, params.min_tokens)
+    row[GENERATED] = len(output_ids)
     first = max(0, len(output_ids) - TAIL)
     recent = np.asarray(output_ids[first:], np.int64).astype(np.uint32)
     row[RECENT + np.arange(first, len(output_ids)) % TAIL] = recent

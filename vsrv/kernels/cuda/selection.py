@@ -20,6 +20,7 @@ NEGATIVE = -3.0e38  # a finite "minus infinity": exp of it is 0 and differences 
 LEAST = float(np.nextafter(np.float32(NEGATIVE), np.float32(0)))  # the lowest logit that can come
 MASS_ONE = float(1 << 40)  # the weight of the best token; 2^23 tokens of this weight fit a u64
 NO_BIN = 0xFFFFFFFF
+LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,18 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class RowTools:
-    """Device functions on one row of logits that a block reads. `step`: floats that the block reads at once."""
+    """Device functions on one row of logits, which starts at source[base] and has `end` floats.
 
-    quad: Callable[..., Any]  # (source, base, i, end) → bits of floats i … i+3, NEGATIVE from `end` on
-    largest: Callable[..., Any]  # (source, base, end, thread) → the largest float that this thread reads
-    block_max: Callable[..., Any]  # (shared, x, thread) → the block's largest
-    block_sum: Callable[..., Any]  # (shared, u64, thread) → the block's sum
-    mass: Callable[..., Any]  # (x, top, scale) → weight u64
+    quad(source, base, i, end) → bits of floats i … i+3, NEGATIVE from `end` on · largest(source, base, end, thread) → the largest of
+    the floats that this thread reads · block_max(shared, x, thread) and block_sum(shared, u64, thread) → over the block, in every
+    thread · mass(x, top, scale) → exp(x - top) as a weight u64; scale is log2(e) / temperature.
+    """
+
+    quad: Callable[..., Any]
+    largest: Callable[..., Any]
+    block_max: Callable[..., Any]
+    block_sum: Callable[..., Any]
+    mass: Callable[..., Any]
 
 
 def make_quad(ops: Any) -> Callable[..., Any]:
@@ -95,11 +101,25 @@ def make_quad(ops: Any) -> Callable[..., Any]:
     return quad
 
 
+def _warp_sum(ops: Any) -> Callable[..., Any]:
+    """The sum of a warp's u64, in every lane: three 32-bit reductions instead of ten shuffles."""
+    u32, u64, warp_add_u32 = ops.u32, ops.u64, ops.warp_add_u32
+
+    @ops.device
+    def warp_sum(value):  # type: ignore[no-untyped-def]
+        low = warp_add_u32(u32(value & u64(0xFFFFFF)))
+        middle = warp_add_u32(u32((value >> u64(24)) & u64(0xFFFFFF)))
+        high = warp_add_u32(u32(value >> u64(48)))
+        return u64(u64(low) + (u64(middle) << u64(24)) + (u64(high) << u64(48)))
+
+    return warp_sum
+
+
 def _row_tools(ops: Any, layout: Layout) -> RowTools:
     cuda, f32, u32, u64 = ops.cuda, ops.f32, ops.u32, ops.u64
     f32_of_bits, load_16, quad = ops.f32_of_bits, ops.load_16, make_quad(ops)
     exp2, add_f32, mul_f32 = ops.exp2, ops.add_f32, ops.mul_f32
-    shuffle_xor_f32, shuffle_xor_u32 = ops.shuffle_xor_f32, ops.shuffle_xor_u32
+    shuffle_xor_f32, warp_sum = ops.shuffle_xor_f32, _warp_sum(ops)
     shared_f32, shared_u32 = ops.shared_f32, ops.shared_u32
     store_shared_f32, store_shared_u32 = ops.store_shared_f32, ops.store_shared_u32
     WARPS, NUM_WARPS, STEP = layout.warps, layout.threads // 32, layout.threads * 4
@@ -109,9 +129,8 @@ def _row_tools(ops: Any, layout: Layout) -> RowTools:
     def largest(source, base, end, thread):  # type: ignore[no-untyped-def]
         best = f32(LOWEST)
         i = thread * 4
-        while (
-            i + 3 * STEP + 4 <= end
-        ):  # four loads under way: 64 KB for 1024 threads, which one multiprocessor's share needs
+        # four loads under way: 64 KB for 1024 threads, about what one multiprocessor's share of the bandwidth needs
+        while i + 3 * STEP + 4 <= end:
             a = load_16(source, base + i)
             b = load_16(source, base + i + STEP)
             c = load_16(source, base + i + 2 * STEP)
@@ -134,28 +153,26 @@ def _row_tools(ops: Any, layout: Layout) -> RowTools:
         if thread & 31 == 0:
             store_shared_f32(shared, WARPS + (thread >> 5) * 16, x)
         cuda.syncthreads()
-        for warp in range(NUM_WARPS):
-            x = max(x, shared_f32(shared, WARPS + warp * 16))
-        cuda.syncthreads()
+        if thread & 31 < NUM_WARPS:
+            x = shared_f32(shared, WARPS + (thread & 31) * 16)
+        for distance in (16, 8, 4, 2, 1):
+            x = max(x, shuffle_xor_f32(x, distance))
+        cuda.syncthreads()  # the next reduction may write at once
         return x
 
     @ops.device
     def block_sum(shared, value, thread):  # type: ignore[no-untyped-def]
-        for distance in (16, 8, 4, 2, 1):
-            low = shuffle_xor_u32(u32(value), distance)
-            high = shuffle_xor_u32(u32(value >> u64(32)), distance)
-            value = u64(value + ((u64(high) << u64(32)) | u64(low)))
+        value = warp_sum(value)
         if thread & 31 == 0:
             store_shared_u32(shared, WARPS + (thread >> 5) * 16, u32(value))
             store_shared_u32(shared, WARPS + (thread >> 5) * 16 + 4, u32(value >> u64(32)))
         cuda.syncthreads()
-        total = u64(0)
-        for warp in range(NUM_WARPS):
-            low = shared_u32(shared, WARPS + warp * 16)
-            high = shared_u32(shared, WARPS + warp * 16 + 4)
-            total = u64(total + ((u64(high) << u64(32)) | u64(low)))
+        low, high = u32(0), u32(0)
+        if thread & 31 < NUM_WARPS:
+            low = shared_u32(shared, WARPS + (thread & 31) * 16)
+            high = shared_u32(shared, WARPS + (thread & 31) * 16 + 4)
         cuda.syncthreads()
-        return total
+        return warp_sum(u64((u64(high) << u64(32)) | u64(low)))
 
     @ops.device
     def mass(x, top, scale):  # type: ignore[no-untyped-def]
@@ -167,19 +184,21 @@ def _row_tools(ops: Any, layout: Layout) -> RowTools:
 
 @dataclass(frozen=True, slots=True)
 class HistogramTools:
-    """Device functions on the bins, which run from the largest values to the smallest."""
+    """Device functions on the bins, which run from the largest values to the smallest.
 
-    clear: Callable[..., Any]  # (shared, thread)
-    add: Callable[..., Any]  # (shared, bin, weight u64)
-    pick: Callable[
-        ..., Any
-    ]  # (shared, need u64, thread) → first bin at which the sum reaches `need`, the sum before it
+    clear(shared, thread) · add(shared, bin, weight u64) · pick(shared, need u64, thread) → (the first bin at which the sum from bin 0
+    on reaches `need`, the sum before it), or (NO_BIN, 0).
+    """
+
+    clear: Callable[..., Any]
+    add: Callable[..., Any]
+    pick: Callable[..., Any]
 
 
 def _histogram_tools(ops: Any, layout: Layout) -> HistogramTools:
     cuda, u32, u64 = ops.cuda, ops.u32, ops.u64
     add_u32, warp_max_u32, shuffle_u32 = ops.add_u32, ops.warp_max_u32, ops.shuffle_u32
-    shuffle_up_u32, shuffle_xor_u32 = ops.shuffle_up_u32, ops.shuffle_xor_u32
+    shuffle_up_u32, warp_sum = ops.shuffle_up_u32, _warp_sum(ops)
     shared_u32, shared_add, store_shared_u32 = ops.shared_u32, ops.shared_add, ops.store_shared_u32
     store_shared_16 = ops.store_shared_16
     HIGH, GROUPS, RESULT, THREADS = layout.bins * 4, layout.groups, layout.result, layout.threads
@@ -195,9 +214,10 @@ def _histogram_tools(ops: Any, layout: Layout) -> HistogramTools:
     @ops.device
     def add(shared, place, weight):  # type: ignore[no-untyped-def]
         low, high = u32(weight), u32(weight >> u64(32))
-        before = shared_add(shared, place * 4, low)
-        if add_u32(before, low) < low:
-            high = add_u32(high, u32(1))
+        if low != u32(0):  # the mass of most of a row's tail is 0, and all of it falls into one bin
+            before = shared_add(shared, place * 4, low)
+            if add_u32(before, low) < low:
+                high = add_u32(high, u32(1))
         if high != u32(0):
             shared_add(shared, HIGH + place * 4, high)
 
@@ -231,11 +251,7 @@ def _histogram_tools(ops: Any, layout: Layout) -> HistogramTools:
         group = thread >> 5
         while group < NUM_GROUPS:
             place = group * 32 + lane
-            value = read_sum(shared, place * 4, HIGH + place * 4)
-            for distance in (16, 8, 4, 2, 1):
-                low = shuffle_xor_u32(u32(value), distance)
-                high = shuffle_xor_u32(u32(value >> u64(32)), distance)
-                value = u64(value + ((u64(high) << u64(32)) | u64(low)))
+            value = warp_sum(read_sum(shared, place * 4, HIGH + place * 4))
             if lane == 0:
                 store_shared_u32(shared, GROUPS + group * 8, u32(value))
                 store_shared_u32(shared, GROUPS + group * 8 + 4, u32(value >> u64(32)))
@@ -263,9 +279,8 @@ def _histogram_tools(ops: Any, layout: Layout) -> HistogramTools:
                 group = 2 * source + shuffle_u32(second, source)
                 pick_in_group(shared, need, group, u64((u64(high) << u64(32)) | u64(low)), lane)
         cuda.syncthreads()
-        found, before = shared_u32(shared, RESULT), read_sum(shared, RESULT + 4, RESULT + 8)
-        cuda.syncthreads()  # the caller may clear the bins and ask again
-        return found, before
+        # no barrier behind this: the result is written again only after two more
+        return shared_u32(shared, RESULT), read_sum(shared, RESULT + 4, RESULT + 8)
 
     return HistogramTools(clear, add, pick)
 
@@ -275,12 +290,13 @@ class Selection:
     """Device functions of one block on one row; those of RowTools are described there. All threads call them.
 
     begin(shared, thread): no candidates · collect(shared, source, base, end, bound, limit, weigh, floor, top, scale, thread) → u64:
-    appends every x >= bound with its token to the candidates, of those that equal `bound` only tokens below `limit`; returns this thread's
-    share of the mass of all x >= floor if `weigh` · gathered(shared) → how many there are; more than `capacity`: some were dropped ·
-    refine(shared, n, floor, need, by_mass, top, scale, thread) → the largest t such that the candidates >= t and >= floor weigh at least
-    `need`, or NEGATIVE · select_row(shared, source, base, end, floor, need, by_mass, top, scale, thread) → the same for a whole row: one
-    pass into bins by log2 of the probability, one that gathers the bin where `need` is reached, and more passes only if that bin holds
-    more than `capacity` tokens; the candidates are lost · target(total, p) → total * p / 2^32, at least 1.
+    appends every x >= bound with its token to the candidates, of those that equal `bound` only tokens below `limit`; returns this
+    thread's share of the mass of all x >= floor if `weigh` · gathered(shared) → how many there are; more than `capacity`: some were
+    dropped · refine(shared, source, base, NO_BIN, n, floor, need, by_mass, top, scale, thread) → the largest t such that the candidates
+    >= t and >= floor weigh at least `need`, or NEGATIVE · select_row(shared, source, base, end, floor, need, by_mass, top, scale, thread)
+    → the same for a whole row: one pass into bins by log2 of the probability, one that gathers the bin where `need` is reached, and
+    more passes only if that bin holds more than `capacity` tokens; the candidates are lost · target(total, p) → total * p / 2^32, at
+    least 1.
     """
 
     rows: RowTools
@@ -310,22 +326,17 @@ def _keys(ops: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return key_of, float_of
 
 
-def _refine(
-    ops: Any, layout: Layout, histogram: HistogramTools, rows: RowTools, from_row: bool
-) -> Callable[..., Any]:
-    """The radix rounds, over the candidates or over those of a row's floats that fall into bin `chosen` of select_row."""
+def _refine(ops: Any, layout: Layout, histogram: HistogramTools, rows: RowTools) -> Callable[..., Any]:
+    """The radix rounds, over the candidates or (chosen != NO_BIN) over those of a row's floats that fall into a bin of select_row.
+
+    One text for both, and loops instead of unrolled rounds: cold instructions cost more here than the branches.
+    """
     cuda, f32, u32, u64, shared_f32 = ops.cuda, ops.f32, ops.u32, ops.u64, ops.shared_f32
     key_of, float_of = _keys(ops)
     clear, add, pick, mass = histogram.clear, histogram.add, histogram.pick, rows.mass
     spread = _spread(ops, layout)
-    THREADS, DIGIT, CANDIDATES, NONE, LOWEST = (
-        layout.threads,
-        layout.digit_bits,
-        layout.candidates,
-        NO_BIN,
-        NEGATIVE,
-    )
-    FROM_ROW = int(from_row)
+    THREADS, DIGIT, CANDIDATES = layout.threads, layout.digit_bits, layout.candidates
+    NONE, LOWEST = NO_BIN, NEGATIVE
 
     @ops.device
     def refine(shared, source, base, chosen, n, floor, need, by_mass, top, scale, thread):  # type: ignore[no-untyped-def]
@@ -338,12 +349,12 @@ def _refine(
             cuda.syncthreads()
             i = thread
             while i < n:
-                if FROM_ROW:
-                    x = max(source[base + i], f32(LOWEST))
-                    counts = x >= floor and spread(x, top, scale) == chosen
-                else:
+                if chosen == u32(NONE):
                     x = shared_f32(shared, CANDIDATES + i * 4)
                     counts = x >= floor
+                else:
+                    x = max(source[base + i], f32(LOWEST))
+                    counts = x >= floor and spread(x, top, scale) == chosen
                 key = key_of(x)
                 if counts and u32(key & known) == prefix:
                     weight = mass(x, top, scale) if by_mass else u64(1)
@@ -381,14 +392,13 @@ def make_selection(ops: Any, layout: Layout) -> Selection:
     rows, histogram = _row_tools(ops, layout), _histogram_tools(ops, layout)
     quad, mass, spread = rows.quad, rows.mass, _spread(ops, layout)
     clear, add, pick = histogram.clear, histogram.add, histogram.pick
-    refine_candidates = _refine(ops, layout, histogram, rows, False)
-    refine_row = _refine(ops, layout, histogram, rows, True)
+    refine = _refine(ops, layout, histogram, rows)
     COUNTER, CANDIDATES, TOKENS, CAPACITY = layout.counter, layout.candidates, layout.tokens, layout.capacity
     STEP, NONE, LOWEST = layout.threads * 4, NO_BIN, NEGATIVE
 
     @ops.device
     def begin(shared, thread):  # type: ignore[no-untyped-def]
-        cuda.syncthreads()
+        cuda.syncthreads()  # the candidates and the counter have been read
         if thread == 0:
             store_shared_u32(shared, COUNTER, u32(0))
         cuda.syncthreads()
@@ -405,9 +415,7 @@ def make_selection(ops: Any, layout: Layout) -> Selection:
     @ops.device
     def gathered(shared):  # type: ignore[no-untyped-def]
         cuda.syncthreads()
-        n = shared_u32(shared, COUNTER)
-        cuda.syncthreads()
-        return n
+        return shared_u32(shared, COUNTER)
 
     @ops.device
     def collect(shared, source, base, end, bound, limit, weigh, floor, top, scale, thread):  # type: ignore[no-untyped-def]
@@ -416,19 +424,18 @@ def make_selection(ops: Any, layout: Layout) -> Selection:
         words = quad(source, base, i, end)
         while i < end:
             ahead = quad(source, base, i + STEP, end)  # under way while this one is looked at
-            for e in range(4):
-                x = max(f32_of_bits(words[e]), f32(LOWEST))
-                if x >= bound and i + e < end and (x > bound or i + e < limit):
-                    append(shared, x, i + e)
-                if weigh and x >= floor:
-                    total = u64(total + mass(x, top, scale))
+            left = max(f32_of_bits(words[0]), f32_of_bits(words[1]))
+            right = max(f32_of_bits(words[2]), f32_of_bits(words[3]))
+            if weigh or max(left, right) >= bound or bound == f32(LOWEST):
+                for e in range(4):
+                    x = max(f32_of_bits(words[e]), f32(LOWEST))
+                    if x >= bound and i + e < end and (x > bound or i + e < limit):
+                        append(shared, x, i + e)
+                    if weigh and x >= floor:
+                        total = u64(total + mass(x, top, scale))
             words = ahead
             i += STEP
         return total
-
-    @ops.device
-    def refine(shared, n, floor, need, by_mass, top, scale, thread):  # type: ignore[no-untyped-def]
-        return refine_candidates(shared, 0, 0, u32(0), n, floor, need, by_mass, top, scale, thread)
 
     @ops.device
     def select_row(shared, source, base, end, floor, need, by_mass, top, scale, thread):  # type: ignore[no-untyped-def]
@@ -456,9 +463,10 @@ def make_selection(ops: Any, layout: Layout) -> Selection:
             i += STEP
         n = gathered(shared)
         need = u64(need - before)
+        size = end
         if n <= u32(CAPACITY):
-            return refine(shared, n, floor, need, by_mass, top, scale, thread)
-        return refine_row(shared, source, base, found, end, floor, need, by_mass, top, scale, thread)
+            found, size = u32(NONE), n
+        return refine(shared, source, base, found, size, floor, need, by_mass, top, scale, thread)
 
     @ops.device
     def target(total, p):  # type: ignore[no-untyped-def]
