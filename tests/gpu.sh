@@ -21,7 +21,7 @@ elif [ -z "${VSRV_CACHE_DIR:-}" ] && [ -d "$compiled" ]; then
   trap 'rm -rf "$VSRV_CACHE_DIR"' EXIT
   cp -r "$compiled/." "$VSRV_CACHE_DIR/"
   chmod -R go-w "$VSRV_CACHE_DIR"
-  export VSRV_CACHE_DIR
+  export VSRV_CACHE_DIR VSRV_GPU_CARRIED=1
 fi
 status=0
 if [ -n "${OUT:-}" ] && [ -d "$OUT" ]; then

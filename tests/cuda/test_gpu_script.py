@@ -247,3 +247,36 @@ def test_parts_share_the_time_and_each_leaves_a_report(
     now[0] = 0.0
     assert main.all_parts(Namespace(parts=["throughput", "peer"], seconds=42.0, simulate=False, seed=5)) == 0
     assert "peer: not run: 42 s are used up" in capsys.readouterr().out
+
+
+def test_every_kernel_of_the_parts_is_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--compile` and the part environment take environment.specs; a kernel beside it would be missing on a machine without libnvvm."""
+    monkeypatch.syspath_prepend(str(GPU))
+    import environment
+    import networks
+    from simulated import SimulatedDevice
+
+    from vsrv.kernels import HeadShape, KernelShapes
+    from vsrv.kernels.cuda.operations import cuda_kernels
+
+    device = SimulatedDevice("sm_90a")
+    asked: set[object] = set()
+
+    class Loader:
+        def load_all(self, specs: list[object]) -> list[object]:
+            asked.update(specs)
+            return [None] * len(specs)
+
+    widths = {
+        *environment.WIDTHS,
+        *(config["hidden_size"] for config in (networks.QWEN3_06B, networks.QWEN3_8B)),
+    }
+    for dtype in ("bfloat16", "float16"):
+        for width in widths:
+            for head_dim, activation in ((64, "silu"), (80, "gelu"), (128, "gelu_tanh"), (256, "silu")):
+                for norms in (False, True):
+                    shapes = KernelShapes(
+                        dtype, width, 64, activation, norms, (HeadShape(4, 2, head_dim, 0.1),), 2, 16
+                    )
+                    cuda_kernels(device, Loader()).prepare(shapes)  # type: ignore[arg-type]
+    assert asked <= set(environment.specs(device.arch))

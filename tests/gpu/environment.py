@@ -29,6 +29,7 @@ _PACKAGES = (
     "transformers",
     "safetensors",
 )
+WIDTHS = (64, 256, 512, 1000, 1024, 2560, 4096, 8192)  # hidden sizes of all parts
 _LIBRARIES = ("nvvm", "nvrtc", "nvJitLink")
 
 
@@ -40,8 +41,8 @@ def specs(arch: Arch) -> list[KernelSpec]:
             found += [ops.decode_spec(arch, dtype, dim), ops.prefill_spec(arch, dtype, dim)]
             found += [ops.rope_spec(dtype, dim, norms) for norms in (False, True)]
         found += [ops.gate_spec(dtype, activation) for activation in ("silu", "gelu", "gelu_tanh")]
-        found += [ops.norm_spec(dtype, width, add) for width in (2048, 4096, 8192) for add in (False, True)]
-    return found
+        found += [ops.norm_spec(dtype, width, add) for width in WIDTHS for add in (False, True)]
+    return list(dict.fromkeys(found))
 
 
 def versions(context: Context) -> str:

@@ -24,7 +24,7 @@ from vsrv.kernels.cuda.operations import SamplingVariant, cuda_kernels
 from vsrv.kernels.cuda.source import KernelSpec
 
 _RISING_S = 0.2
-SMALL_SAMPLING = SamplingVariant(threads=32, digit_bits=5, capacity=64, adjust_threads=32, chunk=64)
+SMALL_SAMPLING = SamplingVariant(threads=32, digit_bits=6, capacity=64, adjust_threads=32, chunk=64)
 
 
 class Traced:
