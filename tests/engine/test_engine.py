@@ -292,3 +292,20 @@ def test_block_names_depend_on_everything_before_them() -> None:
     other = sequence(list(range(60)))
     assert pool.grow(other, 14 * 4 + 4)
     assert pool.match_prefix(sequence([1, 2, 3, 4, 5])) == first.block_table[:1].tolist()
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_long_prompt_leaves_half_of_a_step_to_others(make_engine, lag: int) -> None:
+    """Twelve steps of a long prompt: a short one that comes behind it has its first token at once, and alone it takes the whole step."""
+    engine = make_engine(lag=lag, budget=32)
+    engine.add(generate(1, [5] * 384, max_tokens=1))
+    engine.step()
+    assert engine.scheduler.running[0].num_computed_tokens == 32
+    engine.add(generate(2, [7, 8, 9], max_tokens=1))
+    heard = []
+    for _ in range(2 + lag):
+        heard += [output.seq_id for output in engine.step()]
+    assert 2 in heard, "the short prompt waits for the long one"
+    assert 1 not in heard
+    while engine.has_work():
+        engine.step()

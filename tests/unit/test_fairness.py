@@ -335,6 +335,20 @@ def test_a_tenant_of_more_weight_has_more_places() -> None:
     assert len(names) == 14 + 2 and 11 <= names.count("heavy") <= 13
 
 
+def test_a_long_prompt_is_nobody_elses_stop() -> None:
+    """It counts as the half of each step that the engine gives it; the next long one waits for it, short ones do not."""
+    queue = FairQueue(EngineRoom(64, 512))
+    queue.add(ticket("flood", prompt=100_000), 0.0)
+    queue.add(ticket("flood", prompt=90_000), 0.0)
+    long = queue.pop(0.0)
+    assert long is not None and long.prompt_tokens == 100_000
+    queue.add(ticket("quiet", prompt=80_000), 0.1)
+    queue.add(ticket("small", prompt=100), 0.1)
+    assert [entry.tenant for entry in granted(queue, 0.1)] == ["small"]
+    queue.first_token(long)
+    assert [entry.prompt_tokens for entry in granted(queue, 0.2)] == [80_000], "the flood has had its turn"
+
+
 def test_prompts_in_the_engine_are_fewer_when_others_are_there() -> None:
     queue = FairQueue(EngineRoom(64, 512))
     for _ in range(8):

@@ -92,6 +92,8 @@ class FairQueue:
         self._virtual = 0.0
         self.running = 0
         self.waiting = 0
+        self._prefill_load = 0  # the same, a long prompt counted as half a step
+        self._long_prefills = 0
         self.prefill_tokens = 0  # of sequences that were given to the engine and have no token yet
         self.waiting_tokens = 0
 
@@ -137,13 +139,30 @@ class FairQueue:
             aged = head.priority - int(since / self._aging_s)
             return max(most_urgent, aged), tenant.finish, head.number
 
-        tenant, ticket = min(heads, key=order)
         # Prompts that are being computed stand before whoever comes next: two steps' worth keeps the engine busy, one is kinder to others.
-        limit = self._room.step_tokens * (2 if len(active) == 1 else 1)
-        if self.prefill_tokens and self.prefill_tokens + ticket.prompt_tokens > limit:
-            return None  # it stays first: passing it over would let small prompts starve large ones
-        self._grant(tenant, ticket, now)
-        return ticket
+        alone = len(active) == 1
+        limit = self._room.step_tokens * (2 if alone else 1)
+        for tenant, ticket in sorted(heads, key=order):
+            if not alone and self._is_long(ticket) and self._long_prefills:
+                continue  # it follows the long prompt that is in; others pass it without delaying that one's half of each step
+            computing = self.prefill_tokens if alone else self._prefill_load
+            if computing and computing + (ticket.prompt_tokens if alone else self._load(ticket)) > limit:
+                return None  # it stays first: passing it over would let small prompts starve large ones
+            self._grant(tenant, ticket, now)
+            return ticket
+        return None
+
+    def _is_long(self, ticket: Ticket) -> bool:
+        return ticket.prompt_tokens > self._room.step_tokens // 2
+
+    def _load(self, ticket: Ticket) -> int:
+        """Tokens that a prompt takes of a step: the engine gives a long one half of it while others wait."""
+        return min(ticket.prompt_tokens, max(1, self._room.step_tokens // 2))
+
+    def _count_prefill(self, ticket: Ticket, sign: int) -> None:
+        self.prefill_tokens += sign * ticket.prompt_tokens
+        self._prefill_load += sign * self._load(ticket)
+        self._long_prefills += sign * self._is_long(ticket)
 
     def _active(self, now: float) -> tuple[_Tenant, ...]:
         return tuple(
@@ -167,7 +186,7 @@ class FairQueue:
         self._unwait(tenant, ticket)
         tenant.running += 1
         self.running += 1
-        self.prefill_tokens += ticket.prompt_tokens
+        self._count_prefill(ticket, 1)
 
     def _unwait(self, tenant: _Tenant, ticket: Ticket) -> None:
         tenant.waiting -= 1
@@ -179,7 +198,7 @@ class FairQueue:
         """Its prompt has been computed."""
         if ticket.in_prefill:
             ticket.in_prefill = False
-            self.prefill_tokens -= ticket.prompt_tokens
+            self._count_prefill(ticket, -1)
 
     def produced(self, ticket: Ticket, count: int) -> None:
         """Output beyond what was expected is paid when it comes."""

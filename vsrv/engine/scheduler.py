@@ -73,7 +73,7 @@ class Scheduler:
         for sequence in list(self.running):
             if sequence.status is not SequenceStatus.RUNNING or budget == 0:
                 continue
-            count = min(self._wanted(sequence), budget)
+            count = min(self._wanted(sequence), budget, self._share(len(self.waiting)))
             if count == 0:
                 continue
             while not self.pool.grow(sequence, sequence.num_computed_tokens + count):
@@ -92,6 +92,11 @@ class Scheduler:
             return None
         self.step += 1
         return Plan(self.step, tuple(items))
+
+    def _share(self, num_others: int) -> int:
+        """Most tokens of one prompt in a step: half of it while others wait to be let in, so that a long prompt is nobody else's stop."""
+        budget = self.limits.max_num_batched_tokens
+        return max(1, budget // 2) if num_others and self._free_slots else budget
 
     def _wanted(self, sequence: Sequence) -> int:
         """Tokens that could be computed now; 0 for one that ends with the token in flight whatever it is."""
@@ -136,7 +141,7 @@ class Scheduler:
             sequence.status = SequenceStatus.RUNNING
             sequence.slot = self._free_slots.pop()
             self.running.append(sequence)
-            count = min(self._wanted(sequence), budget)
+            count = min(self._wanted(sequence), budget, self._share(len(self.waiting)))
             grown = self.pool.grow(sequence, sequence.num_computed_tokens + count)
             assert grown, "admission counted the free blocks"
             items.append(self._take(sequence, count))
