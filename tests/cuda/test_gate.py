@@ -11,7 +11,7 @@ import pytest
 import sample_kernels
 import simulated
 
-from vsrv.kernels.cuda import variants
+from vsrv.kernels.cuda import operations, variants
 from vsrv.kernels.cuda.source import KernelSource, parse_arch, specialise
 
 SM_80 = parse_arch("sm_80")
@@ -97,6 +97,28 @@ def test_every_shipped_kernel_passes() -> None:
     for name in ("sm_80", "sm_90a"):
         gate.prepare([spec for arch, spec in rows if arch == name], (name,))
     for name, spec in rows:
+        shape = spec.describe()
+        gate.check(spec, min(255, 65536 // (shape.threads * shape.min_blocks)), (name,))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120"])
+def test_a_wider_sweep(name: str) -> None:
+    """Every head size, both types and all activations, for every architecture that a host may bring."""
+    arch = parse_arch(name)
+    specs = []
+    for dtype in operations.DTYPES:
+        # per-lane copies at head_dim 256 need more than 255 registers: 16 bytes are spilled, outside of the loop over tiles
+        for dim in (64, 128, 192, 256) if arch.has_bulk_copies else (64, 128, 192):
+            specs += [operations.decode_spec(arch, dtype, dim), operations.prefill_spec(arch, dtype, dim)]
+            specs += [operations.rope_spec(dtype, dim, norms) for norms in (False, True)]
+        specs += [operations.gate_spec(dtype, kind) for kind in ("silu", "gelu", "gelu_tanh")]
+        specs += [
+            operations.norm_spec(dtype, width, add) for width in (256, 1024, 16384) for add in (False, True)
+        ]
+    gate.prepare(specs, (name,))
+    for spec in specs:
         shape = spec.describe()
         gate.check(spec, min(255, 65536 // (shape.threads * shape.min_blocks)), (name,))
 

@@ -151,7 +151,7 @@ def test_parts_need_nothing_that_a_gpu_machine_lacks() -> None:
 import importlib, sys
 for name in {absent.split()!r}:
     sys.modules[name] = None
-sys.path[:0] = [{str(GPU)!r}, {str(ROOT)!r}]
+sys.path[:0] = [{str(GPU)!r}, {str(GPU.parent / "cuda")!r}, {str(ROOT)!r}]
 for name in {modules.split()!r}:
     importlib.import_module(name)
 import environment

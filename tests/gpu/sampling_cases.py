@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sampling_table import SAMPLINGS
 from target import Case, Context, Target, seeded
 
 from vsrv.kernels import Kernels, KernelShapes, reference
@@ -15,21 +16,6 @@ from vsrv.messages import SamplingParams
 
 POISON = -(2**31) + 12345
 NEAR = 1e-4  # of the winner: float32 noise and float64 noise may choose differently between two this close
-# The table of tests/kernels/test_cpu.py, where the CPU's kernels run it
-SAMPLINGS: list[dict[str, Any]] = [
-    dict(temperature=0.0),
-    dict(temperature=0.0, repetition_penalty=1.3, frequency_penalty=0.4, presence_penalty=0.3),
-    dict(temperature=1.0),
-    dict(temperature=0.6, top_k=7),
-    dict(temperature=1.3, top_p=0.7),
-    dict(temperature=0.9, min_p=0.1),
-    dict(temperature=1.1, top_k=30, top_p=0.9, min_p=0.01, repetition_penalty=1.1),
-    dict(temperature=0.01),
-    dict(temperature=1.0, allowed_token_ids=(3, 40, 90), logit_bias=((3, 5.0), (7, 90.0))),
-    dict(temperature=0.8, logit_bias=((9, -100.0), (11, 4.0)), bad_words=((11,), (5, 12), (1, 2, 3, 4))),
-    dict(temperature=1.0, min_tokens=9, stop_token_ids=(1, 2), eos_token_id=0, top_k=3),
-    dict(temperature=1.0, presence_penalty=-1.5, frequency_penalty=2.0, top_p=0.95),
-]
 Floats = NDArray[np.float64]
 
 

@@ -39,10 +39,9 @@ def plan_size(max_seqs: int) -> int:
     return PLAN_STARTS + max_seqs + 1
 
 
-def resident_blocks(shared_bytes: int, bulk: bool) -> int:
-    """Blocks of 128 threads that should share a multiprocessor: by its shared memory (sm_90: 227 KiB), and 128 registers for four, which
-    the addresses of per-lane copies do not leave (72 bytes spilled on sm_80)."""
-    return 4 if bulk and shared_bytes <= 56 * 1024 else 2 if shared_bytes <= 113 * 1024 else 1
+def shared_size(padded: int, stages: int, warps: int) -> int:
+    """Shared bytes of a block: a ring of K and V tiles and a barrier for each of its slots, and one flag."""
+    return warps * stages * (4 * page_values(padded) + 8) + 16
 
 
 def make_decode_plan(ops: Any, *, threads: int = 1024) -> KernelSource:
@@ -125,12 +124,13 @@ def make_decode_plan(ops: Any, *, threads: int = 1024) -> KernelSource:
 
 
 def make_decode_attention(
-    ops: Any, *, dtype: str, padded: int, bulk: bool, stages: int, warps: int
+    ops: Any, *, dtype: str, padded: int, bulk: bool, stages: int, warps: int, resident: int = 1
 ) -> KernelSource:
     """qkv u16 [T, (Hq + 2 Hkv) * D] (row b = sequence b), k and v cache, tables i32 [B, stride], lens i32 [B], plan, partial
     f32 [2 * blocks, 8, padded], lse f32 [2 * blocks, 8] (base 2), arrived u32 [B * groups] zeroed, out u16 [T, Hq * D], table stride,
     Hkv, query heads of a KV head, D, scale * log2(e), window. Grid: as many blocks as the plan was made for.
-    `padded` is head_dim up to a multiple of 64: shapes are arguments, since they are needed once a segment.
+    `padded` is head_dim up to a multiple of 64: shapes are arguments, since they are needed once a segment. `resident` blocks should
+    share a multiprocessor: registers are kept to that.
 
     Tolerance against the reference: 2e-2 of the largest value (P is rounded to 16 bits, sums are fp32).
     """
@@ -162,7 +162,7 @@ def make_decode_attention(
     half_bytes = BLOCK * 128
     ring = warps * stages * stage_bytes
     barriers, flag = ring, ring + warps * stages * 8
-    shared_bytes = flag + 16
+    shared_bytes = shared_size(padded, stages, warps)
     row = (
         padded + 4
     ) * 4  # bytes of one head's sums in the scratch that overlays the ring; 4 more floats spread the banks
@@ -505,6 +505,6 @@ def make_decode_attention(
         (*pointers, "i32", "i32", "i32", "i32", "f32", "i32"),
         threads,
         shared_bytes,
-        (dtype, padded, bulk, stages, warps),
-        resident_blocks(shared_bytes, bulk),
+        (dtype, padded, bulk, stages, warps, resident),
+        resident,
     )

@@ -35,6 +35,7 @@ _SHARED_BYTES = {
     89: (99 << 10, 100 << 10),
 }
 _SHARED_BYTES_90 = (227 << 10, 228 << 10)
+_RESERVED_BYTES = 1024  # of each block, by the system
 
 
 def padded_dim(head_dim: int) -> int:
@@ -51,21 +52,22 @@ def shared_limits(arch: Arch) -> tuple[int, int]:
 
 
 def decode_spec(arch: Arch, dtype: str, head_dim: int) -> KernelSpec:
-    """Three tiles in flight for each of four warps, as far as shared memory goes."""
-    padded, limit = padded_dim(head_dim), shared_limits(arch)[0]
-    for warps, stages in ((4, 3), (4, 2), (2, 2)):
-        fits_twice = (
-            arch.has_bulk_copies or stages == 2
-        )  # before sm_90 two blocks of two stages beat one of three
-        if fits_twice and warps * stages * 2 * layout.page_values(padded) * 2 + 512 <= limit:
-            break
+    """Three tiles in flight for each of four warps, as far as shared memory goes; before sm_90 two blocks of two tiles beat one of three.
+
+    Four blocks share a multiprocessor where 128 registers a thread are enough, which the addresses of per-lane copies do not leave.
+    """
+    padded, (limit, whole), bulk = padded_dim(head_dim), shared_limits(arch), arch.has_bulk_copies
+    shapes = ((4, 3), (4, 2), (2, 2)) if bulk else ((4, 2), (2, 2))
+    warps, stages = next(((w, s) for w, s in shapes if decode.shared_size(padded, s, w) <= limit), shapes[-1])
+    fitting = whole // (decode.shared_size(padded, stages, warps) + _RESERVED_BYTES)
     return specialise(
         decode.make_decode_attention,
         dtype=dtype,
         padded=padded,
-        bulk=arch.has_bulk_copies,
+        bulk=bulk,
         stages=stages,
         warps=warps,
+        resident=max(1, min(4 if bulk and padded == 64 else 2, fitting)),
     )
 
 
@@ -172,9 +174,8 @@ class CudaOperations:
         )
         self._decode, self._prefill, self._planner, self._rms, self._add_rms, self._gate, self._rope = loaded
         source = decode_kernel.describe()
-        resident = min(source.min_blocks, shared_limits(arch)[1] // source.shared_bytes)
         self._decode_warps = source.threads // 32
-        self._decode_blocks = min(decode.MAX_BLOCKS, self._device.num_multiprocessors * max(1, resident))
+        self._decode_blocks = min(decode.MAX_BLOCKS, self._device.num_multiprocessors * source.min_blocks)
         self._prefill_rows = prefill.rows_of(prefill_kernel.describe().threads // 32)
         variant = self._variant.specs()
         handles = self._loader.load_all(variant)
