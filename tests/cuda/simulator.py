@@ -243,24 +243,12 @@ def fma(a: Any, b: Any, c: Any) -> Any:
         return F(np.float64(a) * np.float64(b) + np.float64(c))
 
 
-def mul_high(a: Any, b: Any) -> Any:
-    return U((int(a) * int(b)) >> 32)
-
-
-def mul_low(a: Any, b: Any) -> Any:
-    return U((int(a) * int(b)) & _MASK)
-
-
 def add_u32(a: Any, b: Any) -> Any:
     return U((int(a) + int(b)) & _MASK)
 
 
 def sub_u32(a: Any, b: Any) -> Any:
     return U((int(a) - int(b)) & _MASK)
-
-
-def popcount(value: Any) -> Any:
-    return U(int(value).bit_count())
 
 
 def add_f32(a: Any, b: Any) -> Any:
@@ -325,11 +313,8 @@ def shuffle_up_u32(value: Any, distance: int) -> Any:
     return values[lane - int(distance)] if lane >= distance else values[lane]
 
 
-def shuffle_f32(value: Any, source: int) -> Any:
+def shuffle_u32(value: Any, source: int) -> Any:
     return _lanes(value)[0][int(source) & 31]
-
-
-shuffle_u32 = shuffle_f32
 
 
 def warp_add_u32(value: Any) -> Any:
@@ -399,10 +384,6 @@ def load_16(pointer: Any, index: Any) -> Any:
 load_16_fresh = load_16
 
 
-def load_8(pointer: Any, index: Any) -> Any:
-    return tuple(pointer.window(index, 8).view(U))
-
-
 def load_4(pointer: Any, index: Any) -> Any:
     return pointer.window(index, 4).view(U)[0]
 
@@ -413,10 +394,6 @@ def load_f32_l2(pointer: Any, index: Any) -> Any:
 
 def store_16(pointer: Any, index: Any, words: Any) -> None:
     pointer.window(index, 16)[:] = np.array(words, U).view(np.uint8)
-
-
-def store_8(pointer: Any, index: Any, first: Any, second: Any) -> None:
-    pointer.window(index, 8)[:] = np.array([first, second], U).view(np.uint8)
 
 
 def store_4(pointer: Any, index: Any, word: Any) -> None:

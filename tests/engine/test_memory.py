@@ -39,7 +39,7 @@ def test_the_hint_names_the_option_that_decided(given: dict[str, int], remedy: s
 
 
 def test_a_gpu_is_filled_and_a_host_is_not() -> None:
-    sizes = {"hidden_size": 64, "qkv_size": 96, "num_heads": 2, "intermediate_size": 128, "vocab_size": 1000}
+    sizes = {"buffer_widths": {"residual": 64, "qkv": 96, "gate_up": 256}, "vocab_size": 1000}
     spec: Any = SimpleNamespace(**(vars(SPEC) | sizes))
     host = plan_memory(EngineConfig("m"), spec, KERNELS, "float32", ROOM)
     assert (host.max_num_seqs, host.max_num_batched_tokens) == (64, 512)

@@ -148,9 +148,7 @@ def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: Kernels, dtype: 
 
 def step_bytes(spec: ModelSpec, dtype: str, seqs: int, tokens: int) -> int:
     """Buffers of the largest step: activations of every token, logits, the sampler's copy of them and token counts of every sequence."""
-    widths = (
-        3 * spec.hidden_size + spec.qkv_size + spec.num_heads * spec.head_dim + 3 * spec.intermediate_size
-    )
+    widths = sum(spec.buffer_widths.values())
     return tokens * widths * _DTYPE_BYTES[dtype] + 3 * seqs * spec.vocab_size * 4
 
 

@@ -90,7 +90,7 @@ class Model:
 
     def reserve(self, num_tokens: int, num_rows: int) -> None:
         """Make every buffer large enough for such a step: later ones neither allocate nor move them."""
-        for name, width in self._widths().items():
+        for name, width in self.spec.buffer_widths.items():
             self._buffer(name, num_tokens, width)
         self._logits(num_rows)
 
@@ -102,7 +102,7 @@ class Model:
         spec, kernels = self.spec, self._kernels
         tokens = input_ids.shape[0]
         residual, normed, qkv, attended, gate_up, inner, delta = (
-            self._buffer(name, tokens, width) for name, width in self._widths().items()
+            self._buffer(name, tokens, width) for name, width in spec.buffer_widths.items()
         )
         eps = spec.rms_norm_eps
         kernels.embedding(input_ids, self._weights.embedding.packed, residual)
@@ -128,19 +128,6 @@ class Model:
         out = self._logits(picked.shape[0])
         self._kernels.linear(picked, self._weights.head.packed, out)
         return out
-
-    def _widths(self) -> dict[str, int]:
-        """The buffers of a step, in the order in which `forward` takes them."""
-        spec = self.spec
-        return {
-            "residual": spec.hidden_size,
-            "normed": spec.hidden_size,
-            "qkv": spec.qkv_size,
-            "attended": spec.num_heads * spec.head_dim,
-            "gate_up": 2 * spec.intermediate_size,
-            "inner": spec.intermediate_size,
-            "delta": spec.hidden_size,
-        }
 
     def _logits(self, rows: int) -> torch.Tensor:
         """float32 [rows, V] with rows on 16-byte boundaries, which vector loads need."""

@@ -58,6 +58,19 @@ class ModelSpec:
         return (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
 
     @property
+    def buffer_widths(self) -> dict[str, int]:
+        """Values that a step holds for each token, by buffer, in the order in which the decoder's `forward` takes them."""
+        return {
+            "residual": self.hidden_size,
+            "normed": self.hidden_size,
+            "qkv": self.qkv_size,
+            "attended": self.num_heads * self.head_dim,
+            "gate_up": 2 * self.intermediate_size,
+            "inner": self.intermediate_size,
+            "delta": self.hidden_size,
+        }
+
+    @property
     def num_parameters(self) -> int:
         layer = self.hidden_size * (
             self.qkv_size + self.num_heads * self.head_dim + 3 * self.intermediate_size

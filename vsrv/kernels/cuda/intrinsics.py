@@ -126,11 +126,8 @@ log2 = _assembly("lg2.approx.ftz.f32 $0, $1;", (f32,), (f32,))
 reciprocal = _assembly("rcp.approx.ftz.f32 $0, $1;", (f32,), (f32,))
 rsqrt = _assembly("rsqrt.approx.ftz.f32 $0, $1;", (f32,), (f32,))
 fma = _assembly("fma.rn.ftz.f32 $0, $1, $2, $3;", (f32,), (f32, f32, f32))
-mul_high = _assembly("mul.hi.u32 $0, $1, $2;", (u32,), (u32, u32))
-mul_low = _assembly("mul.lo.u32 $0, $1, $2;", (u32,), (u32, u32))
 add_u32 = _assembly("add.u32 $0, $1, $2;", (u32,), (u32, u32))
 sub_u32 = _assembly("sub.u32 $0, $1, $2;", (u32,), (u32, u32))
-popcount = _assembly("popc.b32 $0, $1;", (u32,), (u32,))
 # rounded as written: fast math may fuse or reorder + and *, which breaks error-free sums and sums that must agree between kernels
 add_f32 = _assembly("add.rn.ftz.f32 $0, $1, $2;", (f32,), (f32, f32))
 mul_f32 = _assembly("mul.rn.ftz.f32 $0, $1, $2;", (f32,), (f32, f32))
@@ -158,7 +155,6 @@ _FULL = "-1"
 shuffle_xor_f32 = _assembly(f"shfl.sync.bfly.b32 $0, $1, $2, 31, {_FULL};", (f32,), (f32, i32), "volatile")
 shuffle_xor_u32 = _assembly(f"shfl.sync.bfly.b32 $0, $1, $2, 31, {_FULL};", (u32,), (u32, i32), "volatile")
 shuffle_up_u32 = _assembly(f"shfl.sync.up.b32 $0, $1, $2, 0, {_FULL};", (u32,), (u32, i32), "volatile")
-shuffle_f32 = _assembly(f"shfl.sync.idx.b32 $0, $1, $2, 31, {_FULL};", (f32,), (f32, i32), "volatile")
 shuffle_u32 = _assembly(f"shfl.sync.idx.b32 $0, $1, $2, 31, {_FULL};", (u32,), (u32, i32), "volatile")
 warp_add_u32 = _assembly(f"redux.sync.add.u32 $0, $1, {_FULL};", (u32,), (u32,), "volatile")
 warp_max_u32 = _assembly(f"redux.sync.max.u32 $0, $1, {_FULL};", (u32,), (u32,), "volatile")
@@ -199,11 +195,9 @@ _load_16 = _assembly(
     "ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {$0,$1,$2,$3}, [$4];", (u32,) * 4, (u64,), "none"
 )
 _load_16_fresh = _assembly("ld.global.v4.u32 {$0,$1,$2,$3}, [$4];", (u32,) * 4, (u64,), "memory")
-_load_8 = _assembly("ld.global.v2.u32 {$0,$1}, [$2];", (u32, u32), (u64,), "memory")
 _load_4 = _assembly("ld.global.u32 $0, [$1];", (u32,), (u64,), "memory")
 _load_f32_l2 = _assembly("ld.global.cg.f32 $0, [$1];", (f32,), (u64,), "memory")
 _store_16 = _assembly("st.global.v4.u32 [$0], {$1,$2,$3,$4};", (), (u64, u32, u32, u32, u32), "memory")
-_store_8 = _assembly("st.global.v2.u32 [$0], {$1,$2};", (), (u64, u32, u32), "memory")
 _store_4 = _assembly("st.global.u32 [$0], $1;", (), (u64, u32), "memory")
 _global_add = _assembly("atom.global.add.u32 $0, [$1], $2;", (u32,), (u64, u32), "memory")
 fence_global = _assembly("fence.acq_rel.gpu;", (), (), "memory")
@@ -222,11 +216,6 @@ def load_16_fresh(pointer, index):  # type: ignore[no-untyped-def]
 
 
 @device
-def load_8(pointer, index):  # type: ignore[no-untyped-def]
-    return _load_8(_global_address(pointer, index))
-
-
-@device
 def load_4(pointer, index):  # type: ignore[no-untyped-def]
     return _load_4(_global_address(pointer, index))
 
@@ -240,11 +229,6 @@ def load_f32_l2(pointer, index):  # type: ignore[no-untyped-def]
 @device
 def store_16(pointer, index, words):  # type: ignore[no-untyped-def]
     _store_16(_global_address(pointer, index), words[0], words[1], words[2], words[3])
-
-
-@device
-def store_8(pointer, index, first, second):  # type: ignore[no-untyped-def]
-    _store_8(_global_address(pointer, index), first, second)
 
 
 @device
