@@ -44,6 +44,8 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.certificates": (1, None),
     "vsrv.bench": (7, "front"),
     "vsrv.keys": (7, "front"),
+    "vsrv.flags": (2, None),
+    "vsrv.parsers": (3, None),
     "vsrv.cli": (8, None),
     "vsrv.__main__": (9, None),
 }

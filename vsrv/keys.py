@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,9 +42,8 @@ class NewKey:
     note: str
 
 
-def run(arguments: Sequence[str], parser: argparse.ArgumentParser) -> int:
-    """Run one subcommand. Raises ConfigError."""
-    options = _arguments(arguments, parser)
+def run(options: argparse.Namespace) -> int:
+    """Run one subcommand, as `add_arguments` has parsed it. Raises ConfigError."""
     if not options.api_key_file:
         raise ConfigError("which file? give --api-key-file FILE or set VSRV_API_KEY_FILE")
     path, now = Path(options.api_key_file), datetime.now(UTC).replace(microsecond=0)
@@ -165,7 +164,8 @@ def moment(text: str | None, now: datetime) -> datetime | None:
     return made if made.tzinfo is not None else made.replace(tzinfo=UTC)
 
 
-def _arguments(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse.Namespace:
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """`parser` with the subcommands of `vsrv keys`."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="new|list|revoke|rotate")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -194,7 +194,7 @@ def _arguments(arguments: Sequence[str], parser: argparse.ArgumentParser) -> arg
     rotate = add("rotate", "Make a successor of a key; the old one works for a while.")
     rotate.add_argument("id")
     rotate.add_argument("--overlap", default="24h", help="how long the old key works (default %(default)s)")
-    return parser.parse_args(list(arguments))
+    return parser
 
 
 @contextlib.contextmanager
