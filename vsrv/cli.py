@@ -6,30 +6,17 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import vsrv
 from vsrv import parsers
+from vsrv.commands import Command
 from vsrv.config import BenchOptions, ServeConfig, resolve, shown
 from vsrv.errors import ConfigError
 from vsrv.flags import Parser, help_wanted, parse, serve_help
 
 EXIT_USAGE, EXIT_CONFIG = 2, 78  # sysexits.h: EX_CONFIG
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One subcommand. `parser` is what its help, man page and completion are made from; with `serve_flags` it knows only the
-    command's own switches and every flag of `vsrv serve` goes with them."""
-
-    name: str
-    arguments: str
-    summary: str
-    run: Callable[[list[str]], int]
-    parser: Callable[[], argparse.ArgumentParser]
-    serve_flags: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -163,6 +150,42 @@ def _bench(arguments: list[str]) -> int:
     return bench.run(BenchOptions(**options))
 
 
+def docs_parser() -> argparse.ArgumentParser:
+    """`vsrv docs`."""
+    from vsrv import docs
+
+    return parsers.docs_parser(tuple(docs.NAMES))
+
+
+def _docs(arguments: list[str]) -> int:
+    given = docs_parser().parse_args(arguments)
+    from vsrv import docs
+
+    if given.write:
+        print("\n".join(docs.write(Path(given.write), COMMANDS)))
+    elif given.check:
+        late = docs.outdated(Path(given.check), COMMANDS)
+        if late:
+            print(
+                f"vsrv: not what the tables say: {', '.join(late)}; run: vsrv docs --write {given.check}",
+                file=sys.stderr,
+            )
+            return 1
+    elif given.name:
+        print(docs.text(given.name, COMMANDS), end="")
+    else:
+        raise ConfigError(f"which document? there are {', '.join(docs.NAMES)}")
+    return 0
+
+
+def _completion(arguments: list[str]) -> int:
+    given = parsers.completion_parser().parse_args(arguments)
+    from vsrv.docs.completion import completion
+
+    print(completion(given.shell, COMMANDS), end="")
+    return 0
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         "serve",
@@ -188,6 +211,20 @@ COMMANDS: tuple[Command, ...] = (
         _config,
         config_parser,
         True,
+    ),
+    Command(
+        "docs",
+        "[NAME]",
+        "print a manual page, the configuration reference or an example configuration",
+        _docs,
+        docs_parser,
+    ),
+    Command(
+        "completion",
+        "bash|zsh|fish",
+        "print the completion script of a shell",
+        _completion,
+        parsers.completion_parser,
     ),
     Command("version", "", "print the version", _version, version_parser),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from vsrv.config import BenchOptions
 from vsrv.flags import Parser
@@ -80,4 +81,29 @@ def bench_parser() -> argparse.ArgumentParser:
         help="let answers end early (default: full length)",
     )
     add("--warmup", type=int, default=1, help="requests before the measurement (default %(default)s)")
+    return parser
+
+
+def docs_parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    """`vsrv docs`. names: the documents that there are."""
+    parser = Parser(
+        prog="vsrv docs",
+        description="Print a document that is made from the option table: a manual page (`vsrv docs vsrv.1 | man -l -`), the configuration "
+        "reference in Markdown, or an example configuration.",
+    )
+    parser.add_argument("name", nargs="?", choices=names, help="which one")
+    parser.add_argument("--write", metavar="FOLDER", help="write the documents of a checkout into it")
+    parser.add_argument(
+        "--check", metavar="FOLDER", help="say which documents of a checkout differ from the tables"
+    )
+    return parser
+
+
+def completion_parser() -> argparse.ArgumentParser:
+    """`vsrv completion`."""
+    parser = Parser(
+        prog="vsrv completion",
+        description="Print a completion script for a shell, such as `vsrv completion bash > ~/.local/share/bash-completion/completions/vsrv`.",
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
     return parser
