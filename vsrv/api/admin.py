@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from array import array
 
 import orjson
 
 import vsrv
+from vsrv.api.fields import Fields, invalid, parse_object
 from vsrv.api.intake import Intake
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.rendering import json_response
-from vsrv.api.schema import Fields, check_model, parse_object, token_id
+from vsrv.api.schema import check_model, request_fields
 from vsrv.engine_client import EngineClient
 from vsrv.errors import UserError
 from vsrv.http.route import AuthClass, Route
@@ -109,18 +109,11 @@ class Admin:
         return json_response({"prompt": text})
 
     def _detokenized(self, body: bytes | bytearray) -> str:
-        facts, fields = self._parts.facts, Fields(parse_object(body))
-        check_model(fields, facts)
-        tokens = fields.raw("tokens")
-        if not isinstance(tokens, list) or len(tokens) > 4 * facts.max_model_len:
-            raise UserError(
-                400,
-                "invalid_value",
-                f"tokens: expected at most {4 * facts.max_model_len} token ids",
-                "tokens",
-            )
-        ids = array("I", [token_id(token, "tokens", facts.vocab_size) for token in tokens])
-        return self._parts.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+        fields = request_fields(parse_object(body), "detokenize", self._parts.facts)
+        tokens = fields["tokens"]
+        if tokens is None:
+            raise invalid("tokens", "is missing: expected a list of token ids")
+        return self._parts.tokenizer.decode(list(tokens), skip_special_tokens=False)
 
 
 def health_response(engine: EngineClient) -> Response:
