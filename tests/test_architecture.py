@@ -48,8 +48,9 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.flags": (2, None),
     "vsrv.docs": (3, None),
     "vsrv.parsers": (3, None),
-    "vsrv.cli": (8, None),
-    "vsrv.__main__": (9, None),
+    "vsrv.check": (8, None),
+    "vsrv.cli": (9, None),
+    "vsrv.__main__": (10, None),
 }
 SAME_FLOOR = {("vsrv.demo", "vsrv.demo")}
 OUTSIDE: dict[str, set[str]] = {
@@ -67,6 +68,7 @@ OUTSIDE: dict[str, set[str]] = {
     "vsrv.bench": {"orjson"},
     "vsrv.kernels": {"numpy", "numba", "llvmlite", "cuda"},
     "vsrv.models": {"torch", "safetensors"},
+    "vsrv.check": {"torch"},
     "vsrv.engine": {"torch", "numpy", "llguidance"},
     "vsrv.demo": {"torch", "safetensors", "tokenizers"},
 }

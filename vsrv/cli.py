@@ -12,7 +12,7 @@ from pathlib import Path
 import vsrv
 from vsrv import parsers
 from vsrv.commands import Command
-from vsrv.config import BenchOptions, ServeConfig, resolve, shown
+from vsrv.config import BenchOptions, ServeConfig, resolve, shown, shown_differences
 from vsrv.errors import ConfigError
 from vsrv.flags import Parser, help_wanted, parse, serve_help
 
@@ -70,18 +70,45 @@ def _serve(arguments: list[str]) -> int:
 
 def config_parser() -> argparse.ArgumentParser:
     """`vsrv config`, beside serve's flags."""
-    return Parser(
+    parser = Parser(
         prog="vsrv config",
-        usage="vsrv config [options of `vsrv serve`]",
+        usage="vsrv config [--diff] [options of `vsrv serve`]",
         allow_abbrev=False,
         description="Print every effective value with its source, as TOML; secrets are masked.",
     )
+    parser.add_argument(
+        "--diff", action="store_true", help="only what differs from the defaults, and what it replaces"
+    )
+    return parser
 
 
 def _config(arguments: list[str]) -> int:
-    _, rest = config_parser().parse_known_args(arguments)
-    print("\n".join(shown(_resolved(rest))))
+    own, rest = config_parser().parse_known_args(arguments)
+    config = _resolved(rest)
+    lines = shown_differences(config) if own.diff else shown(config)
+    print("\n".join(lines or ["# everything is at its default"]))
     return 0
+
+
+def check_parser() -> argparse.ArgumentParser:
+    """`vsrv check`, beside serve's flags."""
+    parser = Parser(
+        prog="vsrv check",
+        usage="vsrv check [MODEL] [--json] [options of `vsrv serve`]",
+        allow_abbrev=False,
+        description="Say what `vsrv serve` with the same options would find, without starting it: settings, keys, certificate, address, model, "
+        "device and the memory budget. No weight is loaded. The exit status is 78 if it would not start; for each problem the flag that mends "
+        "it is named.",
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    return parser
+
+
+def _check(arguments: list[str]) -> int:
+    own, rest = check_parser().parse_known_args(arguments)
+    from vsrv import check
+
+    return check.run(lambda: resolve(parse(rest), os.environ, False), own.json)
 
 
 def keys_parser() -> argparse.ArgumentParser:
@@ -193,6 +220,14 @@ COMMANDS: tuple[Command, ...] = (
         "serve a model (a Hugging Face folder or hub id; the embedded demo model without one)",
         _serve,
         serve_parser,
+        True,
+    ),
+    Command(
+        "check",
+        "[MODEL]",
+        "say what `serve` would find, and what fits into memory, without starting",
+        _check,
+        check_parser,
         True,
     ),
     Command("bench", "", "measure an OpenAI-compatible server", _bench, parsers.bench_parser),

@@ -442,6 +442,29 @@ def shown(config: ServeConfig) -> list[str]:
     return lines
 
 
+def differing(config: ServeConfig) -> dict[str, dict[str, Any]]:
+    """Settings that are not their defaults: name → {value, default, source}; secrets are masked."""
+    return {
+        option.name: {
+            "value": MASK if option.secret else config.get(option.name),
+            "default": option.default,
+            "source": config.values[option.name].source,
+        }
+        for option in OPTIONS
+        if config.get(option.name) != option.default
+    }
+
+
+def shown_differences(config: ServeConfig) -> list[str]:
+    """`differing` as TOML lines, each with its source and the default that it replaces."""
+    lines = []
+    for name, entry in differing(config).items():
+        default = "not set" if entry["default"] is None else toml_text(entry["default"])
+        line = f"{name} = {toml_text(entry['value'])}"
+        lines.append(f"{line:<60} # {entry['source']}; default {default}")
+    return lines
+
+
 def _has_null(value: Any) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return value is None or any(_has_null(item) for item in inner)

@@ -744,6 +744,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
+EXPIRY_WARN_DAYS = 14  # before a certificate or a key ends: two tries of a weekly renewal are left
+
 # option → name of the file in systemd's $CREDENTIALS_DIRECTORY that is taken when nothing else is given
 CREDENTIALS: Mapping[str, str] = {
     "api-key-file": "keys.toml",
