@@ -647,6 +647,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
                 fingerprint=_fingerprint(config, folder),
                 created=int((folder / "config.json").stat().st_mtime),
+                root_path=get("root-path").rstrip("/"),
             ),
         )
         app.watch_keys()
