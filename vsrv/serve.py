@@ -14,7 +14,6 @@ import resource
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from vsrv.errors import ConfigError, UserError
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
-from vsrv.log import Log
+from vsrv.log import Log, complain
 from vsrv.options import SAMPLING
 from vsrv.systemd import Notifier, inherited_socket
 
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
 EXIT_CONFIG = 78
 _TICK_S = 1.0  # between two looks at certificates, state and the service manager
 _WARN_EVERY_S = 86400.0
+_HANDOVER_S = 0.5  # for requests on their way when the socket is handed over
+_PROBES = frozenset(("/livez", "/readyz", "/health", "/ping", "/metrics", "/version", "/load"))
 SPARE_FDS = 256  # beside the connections: engine, prepare child, model files, log
 Reread = Callable[[], ServeConfig]
 _DEMO_NAME = "demo"
@@ -64,7 +65,9 @@ def run(config: ServeConfig, reread: Reread | None = None) -> int:
     sock = given or _listen(config)
     _raise_file_limit(config.get("max-connections"))
     try:
-        return asyncio.run(Front(config, sock, Surroundings(tls, trusted, notifier, reread)).run())
+        return asyncio.run(
+            Front(config, sock, Surroundings(tls, trusted, notifier, reread, given is not None)).run()
+        )
     finally:
         sock.close()
         notifier.close()
@@ -178,6 +181,7 @@ class Surroundings:
     trusted: TrustedProxies
     notifier: Notifier
     reread: Reread | None = None
+    is_inherited: bool = False  # the socket is systemd's: connections may wait in it for the next server
 
 
 @dataclass(slots=True)
@@ -213,6 +217,7 @@ class Front:
         self._began = time.monotonic()
         self._signals = 0
         self._stop = asyncio.Event()
+        self._settled = asyncio.Event()  # loading has ended, well or not
         limits = Limits(
             max_head_bytes=config.get("h11-max-incomplete-event-size"),
             max_headers=config.get("h11-max-header-count"),
@@ -253,6 +258,7 @@ class Front:
                 loading.cancel()
                 await asyncio.wait((loading,))
         finally:
+            self._settled.set()
             self._notifier.stopping("shutting down")
             await self._shut_down()
             ticking.cancel()
@@ -263,7 +269,7 @@ class Front:
         try:
             loading.result()
         except ConfigError as error:
-            print(f"vsrv: {error}", file=sys.stderr)
+            complain("error", str(error))
             return EXIT_CONFIG
         assert self._supervisor is not None
         self._notifier.ready("serving")
@@ -377,6 +383,10 @@ class Front:
     async def _shut_down(self) -> None:
         engine = self._engine
         if engine is not None and not engine.ended.is_set() and engine.ready is not None and self._signals:
+            if self._around.is_inherited:
+                # the socket waits for the next server; what has been sent on open connections is still served
+                self._server.stop_accepting()
+                await asyncio.sleep(_HANDOVER_S)
             engine.draining = True
             running = engine.num_streams
             if running:
@@ -426,6 +436,7 @@ class Front:
         await self._wait_for_engine(engine)
         assert engine.ready is not None
         self._loaded.app = app = await build(engine, self._prepare, self._log)
+        self._settled.set()
         self._reloads.append(functools.partial(_reload_keys, app))
         app.metrics.certificate_expiry = lambda: self.certificate_not_after
         self._supervisor.on_stall = app.metrics.engine_stalled
@@ -497,6 +508,11 @@ class Front:
     # requests
 
     async def _app(self, request: Request) -> Response | StreamingResponse:
+        if self._loaded.app is None and self._around.is_inherited and request.path not in _PROBES:
+            # nobody else could take it meanwhile: behind a socket unit a restart is a pause
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.get("queue-timeout") or None):
+                    await self._settled.wait()
         if self._loaded.app is not None:
             return await self._loaded.app(request)
         return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
