@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
+import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ from vsrv.keyfile import (
     KeyFile,
     KeyRecord,
     RateLimits,
+    certificate_name,
     hashed,
     new_secret,
     read_key_file,
@@ -31,7 +34,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """What `vsrv keys new` was asked for."""
+    """What `vsrv keys new` was asked for. With `client_cert` there is a key only if `bound`: it needs that certificate, too."""
 
     key_id: str
     tenant: str
@@ -40,6 +43,8 @@ class NewKey:
     limits: RateLimits
     slow_hash: bool
     note: str
+    client_cert: str = ""
+    bound: bool = False
 
 
 def run(arguments: Sequence[str], parser: argparse.ArgumentParser) -> int:
@@ -66,6 +71,8 @@ def run(arguments: Sequence[str], parser: argparse.ArgumentParser) -> int:
                 ),
                 options.scrypt,
                 options.note,
+                _certificate(options.client_cert),
+                options.bound,
             )
             contents, key = with_new(read_key_file(path) if path.exists() else KeyFile(), wanted, now)
             write_key_file(path, contents)
@@ -83,17 +90,20 @@ def run(arguments: Sequence[str], parser: argparse.ArgumentParser) -> int:
 
 
 def with_new(contents: KeyFile, wanted: NewKey, now: datetime) -> tuple[KeyFile, str]:
-    """(contents with one more key, the key itself). Raises ConfigError when it is not valid, such as an id that is taken."""
-    key = new_secret(wanted.key_id)
+    """(contents with one more entry, its key or "" where a certificate stands for one). Raises ConfigError, as for an id that is taken."""
+    if wanted.bound and not wanted.client_cert:
+        raise ConfigError("--bound needs the --client-cert that the key is bound to")
+    key = "" if wanted.client_cert and not wanted.bound else new_secret(wanted.key_id)
     record = KeyRecord(
         id=wanted.key_id,
-        hash=hashed(key, wanted.slow_hash),
+        hash=hashed(key, wanted.slow_hash) if key else "",
         tenant=wanted.tenant or wanted.key_id,
         scopes=wanted.scopes,
         expires=wanted.expires,
         limits=wanted.limits,
         created=now,
         note=wanted.note,
+        client_cert=wanted.client_cert,
     )
     if any(other.id == record.id for other in contents.keys):
         raise ConfigError(f"there is a key with the id {record.id} already; `vsrv keys rotate` replaces it")
@@ -105,6 +115,10 @@ def rotated(contents: KeyFile, key_id: str, overlap: timedelta, now: datetime) -
     old = contents.find(key_id)
     if old.state(now) != "active":
         raise ConfigError(f"the key {key_id} is {old.state(now)}: make a new one with `vsrv keys new`")
+    if not old.hash:
+        raise ConfigError(
+            f"{key_id} has no key: a new certificate with the name {old.client_cert} takes over"
+        )
     end = now + overlap if old.expires is None else min(now + overlap, old.expires)
     stem = re.sub(r"-r\d+$", "", old.id)
     numbers = [int(m[1]) for k in contents.keys if (m := re.fullmatch(re.escape(stem) + r"-r(\d+)", k.id))]
@@ -126,7 +140,7 @@ def revoked(contents: KeyFile, key_id: str) -> KeyFile:
 
 def listed(contents: KeyFile, now: datetime) -> list[str]:
     """A table of all keys without their hashes."""
-    rows = [("ID", "TENANT", "STATE", "SCOPES", "EXPIRES", "LIMITS", "NOTE")]
+    rows = [("ID", "TENANT", "STATE", "SCOPES", "EXPIRES", "LIMITS", "CERTIFICATE", "NOTE")]
     for key in contents.keys:
         limits = {name: getattr(key.limits, name) for name in RateLimits.__slots__}
         rows.append(
@@ -137,6 +151,7 @@ def listed(contents: KeyFile, now: datetime) -> list[str]:
                 ",".join(key.scopes),
                 "never" if key.expires is None else key.expires.isoformat(),
                 " ".join(f"{name}={value}" for name, value in limits.items() if value is not None) or "-",
+                key.client_cert or "-",
                 "".join(c if c.isprintable() else "?" for c in key.note),
             )
         )
@@ -188,6 +203,12 @@ def _arguments(arguments: Sequence[str], parser: argparse.ArgumentParser) -> arg
     for name in RateLimits.__slots__:
         new.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N")
     new.add_argument("--scrypt", action="store_true", help="slow hash: costs 40 ms of CPU when first used")
+    new.add_argument(
+        "--client-cert",
+        metavar="NAME",
+        help="no key: the client certificate with this name (CN=…, URI:…, DNS:…, email:…, SHA256:…, or its PEM file) stands for it",
+    )
+    new.add_argument("--bound", action="store_true", help="a key all the same, which needs that certificate")
     new.add_argument("--note", default="", help="free text for people")
     add("list", "Show all keys, without their hashes.")
     add("revoke", "Make a key useless at once.").add_argument("id")
@@ -195,6 +216,19 @@ def _arguments(arguments: Sequence[str], parser: argparse.ArgumentParser) -> arg
     rotate.add_argument("id")
     rotate.add_argument("--overlap", default="24h", help="how long the old key works (default %(default)s)")
     return parser.parse_args(list(arguments))
+
+
+def _certificate(given: str | None) -> str:
+    """A name as the key file has it; of a PEM file its fingerprint. Raises ConfigError."""
+    if given is None:
+        return ""
+    if not Path(given).is_file():
+        return certificate_name(given, "--client-cert")
+    try:
+        whole = ssl.PEM_cert_to_DER_cert(Path(given).read_text())
+    except (OSError, ValueError):
+        raise ConfigError(f"--client-cert {given}: not one certificate in PEM form") from None
+    return "SHA256:" + hashlib.sha256(whole).hexdigest()
 
 
 @contextlib.contextmanager
@@ -213,5 +247,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _show(key: str, message: str) -> None:
     """The key alone goes to stdout, so that it can be piped into a secret store."""
+    if not key:
+        print(f"{message}, known by its client certificate", file=sys.stderr)
+        return
     print(key)
     print(f"{message}. It is shown only once: only its hash is kept.", file=sys.stderr)

@@ -641,6 +641,12 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             ),
         )
         app.watch_keys()
+        if parts.keys.knows_certificates and not (get("ssl-ca-certs") and get("ssl-cert-reqs")):
+            log.event(
+                "warning",
+                f"{key_file} names client certificates, which nobody is asked for: "
+                "give --ssl-ca-certs and --ssl-cert-reqs 1 or 2",
+            )
         return app
 
     return finish

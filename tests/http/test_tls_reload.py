@@ -22,6 +22,7 @@ from vsrv import cli
 from vsrv.certificates import CertificateWish, MadeFiles, make
 from vsrv.errors import ConfigError
 from vsrv.http.tls import TlsFiles, TlsKeeper
+from vsrv.http.values import PeerCertificate, Request, Response
 
 
 def made(folder: Path, **wish: object) -> MadeFiles:
@@ -103,6 +104,63 @@ def test_client_certificates(tmp_path: Path) -> None:
             await asked(served.port, client(pair.ca))
 
     asyncio.run(check())
+
+
+def test_names_of_a_client_certificate(tmp_path: Path) -> None:
+    """The expected names are written down from what the certificate was built with; the fingerprint is cryptography's."""
+    pair = made(tmp_path / "a")
+    key = serialization.load_pem_private_key((tmp_path / "a" / "ca.key").read_bytes(), None)
+    authority = x509.load_pem_x509_certificate(pair.ca.read_bytes())
+    seen: list[PeerCertificate | None] = []
+
+    async def app(request: Request) -> Response:
+        seen.append(request.certificate)
+        return Response(200, [], b"ok")
+
+    def signed(stem: str, common: list[str], alternatives: list[x509.GeneralName]) -> MadeFiles:
+        own = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.now(datetime.UTC)
+        built = x509.CertificateBuilder().issuer_name(authority.subject).public_key(own.public_key())
+        built = built.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n) for n in common]))
+        built = built.serial_number(7).not_valid_before(now - datetime.timedelta(days=1))
+        built = built.not_valid_after(now + datetime.timedelta(days=1))
+        if alternatives:
+            built = built.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        files = MadeFiles(pair.ca, tmp_path / f"{stem}.pem", tmp_path / f"{stem}.key", False)
+        certificate = built.sign(key, hashes.SHA256())
+        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files.key.write_bytes(
+            own.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        prints.append("SHA256:" + certificate.fingerprint(hashes.SHA256()).hex())
+        return files
+
+    prints: list[str] = []
+    several: list[x509.GeneralName] = [
+        x509.DNSName("Billing.acme"),
+        x509.UniformResourceIdentifier("spiffe://acme/billing"),
+        x509.RFC822Name("bill@acme.example"),
+    ]
+    rich, plain = signed("rich", ["billing"], several), signed("plain", ["one", "two"], [])
+
+    async def check() -> None:
+        optional = files_of(pair, ca_certs=str(pair.ca), cert_reqs=1)
+        async with Served(app, tls=TlsKeeper(optional).context) as served:
+            for shown in (rich, plain, None):
+                await asked(served.port, client(pair.ca, shown))
+
+    asyncio.run(check())
+    first = (
+        prints[0],
+        "URI:spiffe://acme/billing",
+        "email:bill@acme.example",
+        "DNS:billing.acme",
+        "CN=billing",
+    )
+    assert seen == [PeerCertificate(first), PeerCertificate((prints[1],)), None]
 
 
 @pytest.mark.parametrize(

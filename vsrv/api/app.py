@@ -201,7 +201,9 @@ class App:
         route, placeholders, allowed = router.find(request.method, request.path)
         if route is None:
             # without a key, nobody learns which paths exist
-            trace.caller = await self._parts.keys.identify(request.headers, AuthClass.INFERENCE)
+            trace.caller = await self._parts.keys.identify(
+                request.headers, AuthClass.INFERENCE, request.certificate
+            )
             if allowed and request.method == "OPTIONS":
                 return Response(204, [("allow", ", ".join(allowed))])
             if allowed:
@@ -214,7 +216,7 @@ class App:
                 return response
             raise UserError(404, "not_found", f"no such path: {request.path[:200]}")
         trace.route = route.pattern
-        trace.caller = await self._parts.keys.identify(request.headers, route.auth)
+        trace.caller = await self._parts.keys.identify(request.headers, route.auth, request.certificate)
         self._traces[request] = trace
         try:
             return await route.call(request, placeholders)

@@ -16,7 +16,8 @@ from typing import Protocol
 from vsrv.errors import UserError
 from vsrv.http.connection import Connection, Head
 from vsrv.http.forwarded import TrustedProxies
-from vsrv.http.values import Limits, Request, Response, StreamingResponse, reason_phrase
+from vsrv.http.tls import peer_certificate
+from vsrv.http.values import Limits, PeerCertificate, Request, Response, StreamingResponse, reason_phrase
 
 App = Callable[[Request], Awaitable[Response | StreamingResponse]]
 ErrorBody = Callable[[UserError, str], Response]
@@ -68,6 +69,7 @@ class HttpProtocol(asyncio.Protocol):
         self._body_wanted: asyncio.Future[None] | None = None
         self._lingered = 0
         self._peer = ""
+        self._certificate: PeerCertificate | None = None
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -86,6 +88,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = transport
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "unix"
+        self._certificate = peer_certificate(transport.get_extra_info("ssl_object"))
         self._server.connections.add(self)
         if len(self._server.connections) > self._limits.max_connections:
             self._refuse(
@@ -159,6 +162,7 @@ class HttpProtocol(asyncio.Protocol):
             head.http_version,
             head.id,
             lambda limit: self._whole_body(head, limit),
+            self._certificate,
         )
         self.task = self._loop.create_task(self._respond(request))
         self._read_body()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vsrv.errors import ConfigError
+from vsrv.http.values import PeerCertificate
 
 # TLS 1.3 suites are all AEAD; for 1.2 ephemeral keys and AEAD only (Mozilla's intermediate set without DHE).
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -108,6 +111,26 @@ def not_after(certfile: str) -> float:
         return x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0].not_valid_after_utc.timestamp()
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ssl-certfile {certfile}: {error}") from None
+
+
+_ALTERNATIVE = ("URI", "email", "DNS")  # as ssl spells them, the most specific first
+
+
+def peer_certificate(connection: ssl.SSLObject | None) -> PeerCertificate | None:
+    """Who the client is by the certificate that it showed and that was verified; None without one."""
+    shown: dict[str, Any] | None = None if connection is None else connection.getpeercert()
+    whole = None if connection is None else connection.getpeercert(binary_form=True)
+    if not shown or whole is None:  # ssl gives an empty table for what it has not verified
+        return None
+    names = ["SHA256:" + hashlib.sha256(whole).hexdigest()]
+    alternatives = [pair for pair in shown.get("subjectAltName", ()) if isinstance(pair[1], str)]
+    for kind in _ALTERNATIVE:
+        values = (value for found, value in alternatives if found == kind)
+        names += [f"{kind}:{value.lower() if kind == 'DNS' else value}" for value in values]
+    common = [value for part in shown.get("subject", ()) for name, value in part if name == "commonName"]
+    if len(common) == 1:  # of two nobody could say which one is meant
+        names.append(f"CN={common[0]}")
+    return PeerCertificate(tuple(names))
 
 
 def _fingerprint(files: TlsFiles) -> Fingerprint:

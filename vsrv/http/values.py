@@ -25,6 +25,14 @@ class Headers:
         return list(self._items.items())
 
 
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """A client certificate that TLS has verified. `names` are all that it may be known by, the most specific first:
+    SHA256:HEX of the whole certificate, URI:, email: and DNS: of its alternative names, CN= of its subject."""
+
+    names: tuple[str, ...]
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One request. `path` is percent-decoded from the request target and nothing else (rule R1); `raw_target` is undecoded."""
@@ -38,6 +46,7 @@ class Request:
     http_version: str
     id: str
     read_body: Callable[[int | None], Awaitable[bytes | bytearray]]
+    certificate: PeerCertificate | None = None
 
     async def body(self, limit: int | None = None) -> bytes | bytearray:
         """The whole body. Raises UserError 413 as soon as it is known to be larger than `limit` (or the server's limit)."""
