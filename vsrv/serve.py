@@ -239,6 +239,8 @@ class Front:
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._log.event("info", f"listening on {self._address()}")
+        if self._tls is not None and self._tls.groups_unset:
+            self._log.event("info", f"TLS groups are not limited to Mozilla's: {self._tls.groups_unset}")
         ticking = loop.create_task(self._tick())
         loading = loop.create_task(self._load())
         stopped = loop.create_task(self._stop.wait())

@@ -8,6 +8,8 @@ import os
 import shutil
 import ssl
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -179,6 +181,63 @@ def test_only_ephemeral_aead_suites(tmp_path: Path, suite: str) -> None:
                 await asked(served.port, context)
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    "configured, served",
+    [
+        (None, ["X25519", "prime256v1", "secp384r1"]),
+        ("Groups = secp521r1", ["secp521r1"]),  # what the host's administrator chose stays
+    ],
+)
+def test_groups_of_the_key_exchange(tmp_path: Path, configured: str | None, served: list[str]) -> None:
+    """Mozilla's intermediate list. In a process of its own, since OpenSSL's configuration holds for a whole process."""
+    pair = made(tmp_path)
+    host = tmp_path / "openssl.cnf"
+    host.write_text(
+        f"openssl_conf = m\n[m]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\n{configured}\n"
+        if configured
+        else "\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", _HANDSHAKES, str(pair.certificate), str(pair.key), str(pair.ca)],
+        env={**os.environ, "OPENSSL_CONF": str(host)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == served, done.stderr
+
+
+_HANDSHAKES = """
+import ssl, sys
+from vsrv.http.tls import TlsFiles, TlsKeeper
+keeper = TlsKeeper(TlsFiles(*sys.argv[1:3]))
+for group in ("X25519", "prime256v1", "secp384r1", "secp521r1", "X448"):
+    client = ssl.create_default_context(cafile=sys.argv[3])
+    try:
+        client.set_ecdh_curve(group)
+    except ValueError:
+        continue  # a build of OpenSSL without it
+    pipes = [ssl.MemoryBIO() for _ in range(4)]
+    ours = keeper.context.wrap_bio(pipes[0], pipes[1], server_side=True)
+    theirs = client.wrap_bio(pipes[2], pipes[3], server_hostname="localhost")
+    finished = set()
+    try:
+        for _ in range(4):
+            for end in (theirs, ours):
+                try:
+                    end.do_handshake()
+                    finished.add(end)
+                except ssl.SSLWantReadError:
+                    pass  # the other end's turn
+                pipes[0].write(pipes[3].read())
+                pipes[2].write(pipes[1].read())
+    except ssl.SSLError:
+        continue
+    if len(finished) == 2:
+        print(group)
+"""
 
 
 def settled(keeper: TlsKeeper) -> bool:

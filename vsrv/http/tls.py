@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vsrv.errors import ConfigError
+from vsrv.http.tls_groups import choose_groups, preset_groups
 from vsrv.http.values import PeerCertificate
 
 # TLS 1.3 suites are all AEAD; for 1.2 ephemeral keys and AEAD only (Mozilla's intermediate set without DHE).
@@ -37,6 +38,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
+    choose_groups(context)
     for option, path in (("--ssl-certfile", files.certfile), ("--ssl-keyfile", files.keyfile)):
         _readable(option, path)
     try:
@@ -73,6 +75,7 @@ class TlsKeeper:
         self._files = files
         self._tried = _fingerprint(files)
         self._pending: Fingerprint | None = None
+        self.groups_unset = preset_groups()  # why OpenSSL's own list of groups stays; empty as a rule
         self.context = server_context(files)
         self.not_after = not_after(files.certfile)
 
