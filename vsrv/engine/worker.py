@@ -289,6 +289,7 @@ def _beat(engine: Engine, queues: tuple[int, int]) -> Beat:
     counters = {
         "prompt_tokens": engine.prompt_tokens,
         "generation_tokens": engine.generation_tokens,
+        "computed_tokens": engine.computed_tokens,
         "prefix_cache_queries": scheduler.prefix_queries,
         "prefix_cache_hits": scheduler.prefix_hits,
         "preemptions": scheduler.num_preemptions,
@@ -301,4 +302,5 @@ def _beat(engine: Engine, queues: tuple[int, int]) -> Beat:
         queues[1],
         scheduler.pool.usage,
         {k: float(v) for k, v in counters.items()},
+        tuple(engine.iteration_tokens),
     )
