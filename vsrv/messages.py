@@ -28,6 +28,7 @@ import json
 import struct
 import sys
 from array import array
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -74,6 +75,7 @@ class SamplingParams:
     token and the k best, None for none; `prompt_logprobs` likewise for the prompt. `seed` is the stream's own seed
     (choice i of a request with seed s gets s + i); None lets the engine draw one. `eos_token_id` ends with stop token
     None, ids of `stop_token_ids` report themselves. `bad_words` and `stop_token_ids` are token ids, never text.
+    `grammar` is what the output must follow, in llguidance's own forms (Lark text, or its JSON); empty for free text.
     """
 
     max_tokens: int
@@ -94,6 +96,19 @@ class SamplingParams:
     seed: int | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    grammar: str = ""
+
+
+# What a grammar may cost, by the names of llguidance.LLParserLimits: the front checks with these, the engine builds with the same.
+# Fuel counts expressions that the lexer makes: 100,000 take about 0.1 s.
+GRAMMAR_LIMITS: Mapping[str, Any] = {
+    "max_grammar_size": 200_000,
+    "max_lexer_states": 50_000,
+    "max_items_in_row": 1_000,
+    "initial_lexer_fuel": 200_000,
+    "step_lexer_fuel": 50_000,
+    "step_max_items": 20_000,
+}
 
 
 @dataclass(frozen=True, slots=True)

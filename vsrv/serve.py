@@ -565,11 +565,12 @@ def _plain_error(error: UserError, request_id: str) -> Response:
 def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient, PrepareClient, Log], Any]:
     """Import and build what needs no engine (about 0.3 s, in a thread); returns what finishes the App once it is ready."""
     from vsrv.api.admission import Admission, AdmissionLimits
-    from vsrv.api.app import ApiOptions, App, Parts
+    from vsrv.api.app import App
     from vsrv.api.auth import KeyPolicy, Keys
     from vsrv.api.chat import ChatStyle
     from vsrv.api.cors import Cors
     from vsrv.api.fairness import EngineRoom
+    from vsrv.api.parts import ApiOptions, Parts
     from vsrv.metrics import Metrics
     from vsrv.prepare_worker import build_preparer
     from vsrv.text.tokenizer import Tokenizer

@@ -16,11 +16,12 @@ import orjson
 import tokenizers
 
 from vsrv.api.admission import Admission, AdmissionLimits
-from vsrv.api.app import ApiOptions, App, Parts
+from vsrv.api.app import App
 from vsrv.api.auth import KeyPolicy, Keys
 from vsrv.api.chat import ChatStyle
 from vsrv.api.cors import Cors
 from vsrv.api.fairness import EngineRoom
+from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.prepare import Prepared, Preparer
 from vsrv.api.rendering import error_response
 from vsrv.api.schema import ModelFacts

@@ -22,6 +22,7 @@ from vsrv.messages import FinishReason, LogProbs, TokenOutput
 from vsrv.metrics import Metrics
 from vsrv.text.detokenizer import Detokenizer, TextOptions
 from vsrv.text.tokenizer import Tokenizer
+from vsrv.text.tools import ToolCallDelta
 
 _REASONS = {
     FinishReason.STOP: "stop",
@@ -43,7 +44,10 @@ class TokenLogProb:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one engine output adds to choice `index`. finish_reason is set on the last part of a choice."""
+    """What one engine output adds to choice `index`: `text` to the answer itself, `reasoning` to the thinking before it.
+
+    finish_reason is set on the last part of a choice; it is "tool_calls" when the choice ended with calls.
+    """
 
     index: int
     text: str
@@ -52,15 +56,18 @@ class Part:
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     prompt_logprobs: tuple[TokenLogProb, ...] | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(slots=True)
 class Usage:
-    """Token counts of a whole request, growing while it runs."""
+    """Token counts of a whole request, growing while it runs; `reasoning_tokens` are among the completion's."""
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,37 +11,13 @@ from typing import Any
 
 import orjson
 
-from vsrv.api.schema import (
-    Common,
-    Fields,
-    GenerationRequest,
-    ModelFacts,
-    check_model,
-    check_unsupported,
-    invalid,
-    parse_object,
-    read_bad_words,
-    read_seed,
-    request_of,
-    token_id,
-)
+from vsrv.api.fields import Fields, invalid, parse_object, token_id
+from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
 from vsrv.errors import UserError
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
-_CHARACTERS_PER_TOKEN = (
-    16  # no text is shorter than tokens x this in real vocabularies: longer ones cannot fit
-)
 _MAX_BAD_WORD_IDS = 60
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_FORBIDDEN_VARIABLES = {
-    "messages",
-    "tools",
-    "documents",
-    "chat_template",
-    "tokenize",
-    "add_generation_prompt",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +70,7 @@ class Preparer:
 
     def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
         """dialect: "chat", "completions" or "tokenize". Raises UserError."""
-        fields = Fields(parse_object(body))
+        fields = request_fields(parse_object(body), dialect, self._facts)
         if dialect == "chat":
             return self._chat(fields)
         if dialect == "completions":
@@ -102,13 +78,11 @@ class Preparer:
         return self._tokenize(fields)
 
     def _chat(self, fields: Fields) -> Prepared:
-        check_model(fields, self._facts)
-        check_unsupported(fields)
         whole, text = self._chat_ids(fields)
         ids = self._truncated(fields, whole)
         limits = (self._limit(len(ids), "messages", self._chat_wanted(fields)),)
-        request = request_of(self._common(fields), "chat", limits, read_seed(fields))
-        if not fields.boolean("return_prompt_text", False):
+        request = request_of(self._common(fields), "chat", limits)
+        if not fields["return_prompt_text"]:
             return Prepared(request, [ids], [], limits)
         text = text if len(ids) == len(whole) else self._tokenizer.decode(list(ids), False)
         return Prepared(request, [ids], [text], limits)
@@ -116,7 +90,7 @@ class Preparer:
     def _chat_wanted(self, fields: Fields) -> int | None:
         """What a chat asked for, else the model's own default. Only what was asked for can be too much."""
         name = "max_completion_tokens" if fields.has("max_completion_tokens") else "max_tokens"
-        wanted = fields.integer(name, 0, 1 << 30, None)
+        wanted: int | None = fields[name]
         if wanted is not None and wanted > self._facts.max_model_len:
             raise invalid(
                 name, f"{wanted} is above the model's context of {self._facts.max_model_len} tokens"
@@ -134,60 +108,37 @@ class Preparer:
             )
         mark = f"\ue000{uuid.uuid4().hex}\ue001"  # cannot be guessed, so it cannot be sent
         messages = _messages(
-            fields.raw("messages"), lambda text: self._tokenizer.mark_special(text, mark), self._in_parts
+            fields["messages"], lambda text: self._tokenizer.mark_special(text, mark), self._in_parts
         )
-        add = fields.boolean("add_generation_prompt", True)
-        resume = fields.boolean("continue_final_message", False)
+        add = fields["add_generation_prompt"]
+        resume = fields["continue_final_message"]
         if resume and add and fields.has("add_generation_prompt"):
             raise invalid("continue_final_message", "cannot be true together with add_generation_prompt")
         variables = self._variables(fields)
         text = self._template.render(messages, {**variables, "add_generation_prompt": add and not resume})
         if resume:
             text = _cut_after_last(text, messages)
-        if len(text) > self._facts.max_model_len * _CHARACTERS_PER_TOKEN and not fields.has(
-            "truncate_prompt_tokens"
-        ):
+        if len(text) > self._facts.longest_text and not fields.has("truncate_prompt_tokens"):
             raise self._too_long(f"far more than {self._facts.max_model_len}", "messages")
         ids = self._tokenizer.encode_marked(text, mark)
-        if fields.boolean("add_special_tokens", False):
+        if fields["add_special_tokens"]:
             ids = self._tokenizer.encode("", True) + ids
         return ids, text.replace(mark, "")
 
     def _variables(self, fields: Fields) -> dict[str, Any]:
-        """Template variables of the server and of the request: scalars only, short, and none that the server sets (rule R12)."""
-        given = fields.raw("chat_template_kwargs")
-        given = {} if given is None else given
-        if not isinstance(given, dict) or len(given) > 32:
-            raise invalid("chat_template_kwargs", "expected an object of at most 32 variables")
-        for name, value in given.items():
-            scalar = (
-                value is None
-                or isinstance(value, bool | int | float)
-                or (isinstance(value, str) and len(value) <= 1024)
-            )
-            if name in _FORBIDDEN_VARIABLES or not name.isidentifier() or name.startswith("_") or not scalar:
-                raise invalid(
-                    "chat_template_kwargs",
-                    f"{name[:60]!r} is not allowed: plain names with scalar values only",
-                )
-        defaults = self._facts.template_variables
-        if not fields.has("reasoning_effort"):
+        """Template variables of the server and of the request."""
+        given = fields["chat_template_kwargs"] or {}
+        defaults, effort = self._facts.template_variables, fields["reasoning_effort"]
+        if effort is None:
             return {**defaults, **given}
-        effort = fields.raw("reasoning_effort")
-        if effort not in _EFFORTS:
-            raise invalid("reasoning_effort", f"expected one of {', '.join(_EFFORTS)}")
         thinking = effort != "none"  # what most templates look at; the request may say otherwise
         return {**defaults, "enable_thinking": thinking, **given, "reasoning_effort": effort}
 
     def _completions(self, fields: Fields) -> Prepared:
-        check_model(fields, self._facts)
-        check_unsupported(fields)
         sent, texts = self._prompts(fields)
         prompts = [self._truncated(fields, ids) for ids in sent]
-        wanted = fields.integer("max_tokens", 0, 1 << 30, 16)
-        wanted = 16 if wanted is None else wanted
-        limits = tuple(self._limit(len(ids), "prompt", wanted) for ids in prompts)
-        request = request_of(self._common(fields), "completions", limits, read_seed(fields))
+        limits = tuple(self._limit(len(ids), "prompt", fields["max_tokens"]) for ids in prompts)
+        request = request_of(self._common(fields), "completions", limits)
         if len(prompts) * request.n > self._facts.max_prompts:
             raise invalid("prompt", f"prompts times n must not be above {self._facts.max_prompts}")
         if request.echo:  # what was cut away was not read, so it is not echoed either
@@ -211,14 +162,12 @@ class Preparer:
             raise invalid(
                 "prompt", f"expected text, token ids, or a list of at most {self._facts.max_prompts} of these"
             )
-        add_special = fields.boolean("add_special_tokens", True)
+        add_special = fields["add_special_tokens"] is not False
         prompts: list[array[int]] = []
         texts: list[str | None] = []
         for item in items:
             if isinstance(item, str) and item:
-                if len(item) > self._facts.max_model_len * _CHARACTERS_PER_TOKEN and not fields.has(
-                    "truncate_prompt_tokens"
-                ):
+                if len(item) > self._facts.longest_text and not fields.has("truncate_prompt_tokens"):
                     raise self._too_long(f"far more than {self._facts.max_model_len}", "prompt")
                 prompts.append(self._tokenizer.encode(item, add_special))
                 texts.append(item)
@@ -230,20 +179,18 @@ class Preparer:
         return prompts, texts
 
     def _tokenize(self, fields: Fields) -> Prepared:
-        check_model(fields, self._facts)
         if fields.has("messages"):
             ids, _ = self._chat_ids(fields)
         elif fields.has("prompt"):
-            text = fields.text("prompt", self._facts.max_model_len * _CHARACTERS_PER_TOKEN, "")
-            ids = self._tokenizer.encode(text, fields.boolean("add_special_tokens", True))
+            ids = self._tokenizer.encode(fields["prompt"], fields["add_special_tokens"] is not False)
         else:
             raise invalid("prompt", "is missing: send prompt or messages")
-        spelled = fields.boolean("return_token_strs", False)
+        spelled = fields["return_token_strs"]
         return Prepared(None, [ids], [self._tokenizer.token_string(i) for i in ids] if spelled else [])
 
     def _common(self, fields: Fields) -> Common:
         words: list[tuple[int, ...]] = []
-        for word in read_bad_words(fields):
+        for word in fields["bad_words"]:
             plain = tuple(self._tokenizer.encode(word.lstrip() or word, False))
             spaced = tuple(self._tokenizer.encode(" " + word.lstrip(), False))
             # the form after a space counts only if it is the same word written with one other first token
@@ -258,11 +205,11 @@ class Preparer:
 
     def _truncated(self, fields: Fields, ids: array[int]) -> array[int]:
         length = self._facts.max_model_len
-        keep = fields.integer("truncate_prompt_tokens", -1, length, None)
+        keep = fields["truncate_prompt_tokens"]
         if keep is None:
             return ids
         keep = length - 1 if keep == -1 else keep
-        if fields.text("truncation_side", 5, "left") == "right":
+        if fields["truncation_side"] == "right":
             return ids[:keep]
         return ids[len(ids) - keep :] if keep < len(ids) else ids
 
@@ -292,10 +239,8 @@ def _messages(value: Any, marked: Callable[[str], str], in_parts: bool) -> list[
 
     Content is a list of text parts with `in_parts`, else one text.
     """
-    if not isinstance(value, list) or not value:
+    if not value:
         raise invalid("messages", "expected a list of at least one message")
-    if len(value) > 4096:
-        raise invalid("messages", "more than 4096 messages")
     messages = []
     for index, message in enumerate(value):
         where = f"messages[{index}]"

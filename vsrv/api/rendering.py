@@ -44,7 +44,7 @@ class AnswerIds:
 
     @classmethod
     def make(cls, prefix: str, request_id: str, model: str, fingerprint: str) -> AnswerIds:
-        return cls(f"{prefix}-{request_id}", int(time.time()), model, fingerprint)
+        return cls(f"{prefix}{request_id}", int(time.time()), model, fingerprint)
 
 
 def json_response(value: Any, status: int = 200, headers: list[tuple[str, str]] | None = None) -> Response:

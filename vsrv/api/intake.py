@@ -1,0 +1,187 @@
+"""A request on its way in: what is known of it while it runs, its body, its deadline, and what is prepared from them."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from vsrv.api.admission import Hold
+from vsrv.api.auth import ANYBODY, Caller
+from vsrv.api.generation import Generation
+from vsrv.api.limits import Lease
+from vsrv.api.parts import ApiOptions, Parts
+from vsrv.api.prepare import Prepared
+from vsrv.api.rendering import error_response
+from vsrv.errors import EngineError, UserError
+from vsrv.http.values import Request, Response
+from vsrv.log import RequestRecord
+
+_LONGEST_TIMEOUT_S = 86400
+_CHUNKED_BYTES = 4 << 20  # what a body of unknown length counts as until it has been read
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+_ENGINE_CODES = {
+    "context_length_exceeded": 400,
+    "invalid_token_id": 400,
+    "empty_prompt": 400,
+    "request_timeout": 504,
+    "model_loading": 503,
+    "engine_dead": 503,
+    "engine_stalled": 503,
+    "engine_restarting": 503,
+    "server_shutdown": 503,
+    "engine_error": 500,
+}
+
+
+ErrorBody = Callable[[UserError, str], Response]  # (what to tell, request id) → the whole answer
+
+
+@dataclass(slots=True)
+class Trace:
+    """What is known of one request while it runs. `error_body` is of the dialect that its route speaks."""
+
+    request: Request
+    began: float
+    route: str = "unknown"
+    caller: Caller = ANYBODY
+    lease: Lease | None = None
+    hold: Hold | None = None
+    generation: Generation | None = None
+    bytes_in: int = 0
+    error: str = ""
+    error_body: ErrorBody = error_response
+
+    def release(self) -> None:
+        """Give back what the request holds; safe more than once."""
+        for held in (self.generation, self.lease, self.hold):
+            if held is not None:
+                held.close()
+
+    def record(self, status: int, bytes_out: int, prompt: str) -> RequestRecord:
+        """Its line in the log. `prompt` is the beginning of the prompt where that may be shown."""
+        request, caller, generation = self.request, self.caller, self.generation
+        record = RequestRecord(
+            request_id=request.id,
+            key_id=caller.key_id,
+            tenant=caller.tenant,
+            method=request.method,
+            path=request.raw_target[:200],
+            route=self.route,
+            status=status,
+            client=request.client,
+            total_s=time.monotonic() - self.began,
+            error=self.error,
+            bytes_in=self.bytes_in,
+            bytes_out=bytes_out,
+            traceparent=traceparent(request.headers.get("traceparent")),
+        )
+        if generation is None:
+            return record
+        usage, reasons = generation.usage, ",".join(generation.finish_reasons)
+        return replace(
+            record,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+            max_tokens=max(generation.prepared.limits),
+            n=generation.request.n,
+            queue_s=generation.queue_s,
+            ttft_s=generation.ttft_s,
+            finish_reason=reasons or ("abort" if generation.failure == "disconnect" else "error"),
+            error=self.error or generation.failure,
+            prompt=prompt,
+        )
+
+
+class Intake:
+    """Shared by all groups of routes: the traces of running requests, and how a body becomes a prepared request."""
+
+    def __init__(self, parts: Parts, options: ApiOptions) -> None:
+        self._parts = parts
+        self._options = options
+        # not by id: a client chooses that, and another may choose the same
+        self.traces: dict[Request, Trace] = {}
+
+    def lease(self, request: Request) -> Lease:
+        """Count the request against its key's limits. Raises UserError 429."""
+        trace = self.traces[request]
+        trace.lease = lease = self._parts.limiter.enter(trace.caller)
+        return lease
+
+    async def prepare(self, request: Request, dialect: str) -> Prepared:
+        """Read the body and have it checked and tokenised. Raises UserError."""
+        self.require_ready()
+        return await self._parts.prepare.prepare(dialect, await self.json_body(request, None))
+
+    async def json_body(self, request: Request, limit: int | None) -> bytes | bytearray:
+        """The body, not empty, at most `limit` bytes (None: the server's limit). Raises UserError."""
+        kind = (request.headers.get("content-type") or "application/json").split(";")[0].strip().lower()
+        if kind != "application/json":
+            raise UserError(
+                415, "unsupported_media_type", f"send Content-Type: application/json, not {kind[:60]}"
+            )
+        trace = self.traces[request]
+        declared = request.headers.get("content-length")
+        size = int(declared) if declared is not None else _CHUNKED_BYTES
+        hold = trace.hold = self._parts.admission.hold(size)
+        body = await request.body(limit)
+        trace.bytes_in = len(body)
+        hold.resize(len(body))
+        if not body:
+            raise UserError(400, "invalid_json", "the body is empty; expected a JSON object")
+        return body
+
+    def deadline(self, request: Request) -> float | None:
+        """When the request must have ended: the server's limit, or an earlier one that the client sends in seconds.
+
+        Of the monotonic clock. Raises UserError 400 on a header that makes no sense.
+        """
+        limit_s, text = self._options.request_timeout_s, request.headers.get("x-request-timeout")
+        if text is not None:
+            try:
+                wanted_s = float(text)
+            except ValueError:
+                wanted_s = math.nan
+            if not 0 < wanted_s <= _LONGEST_TIMEOUT_S:
+                message = f"X-Request-Timeout must be seconds, above 0 and at most {_LONGEST_TIMEOUT_S}"
+                raise UserError(400, "invalid_value", message, "X-Request-Timeout")
+            limit_s = min(wanted_s, limit_s or wanted_s)
+        return self.traces[request].began + limit_s if limit_s else None
+
+    def require_ready(self) -> None:
+        """Raises UserError 503 while no request can be taken."""
+        health = self._parts.engine.health()
+        if health.state == "loading":
+            raise loading_error(health.phase, health.fraction, health.elapsed_s)
+        if health.state == "restarting":
+            raise UserError(503, "engine_restarting", health.reason, None, 2.0)
+        if health.state in ("dead", "draining"):
+            raise UserError(503, f"server_{health.state}", health.reason, None, 5.0)
+
+
+def loading_error(phase: str, fraction: float, elapsed_s: float) -> UserError:
+    done = f", {fraction:.0%} done" if fraction else ""
+    return UserError(
+        503,
+        "model_loading",
+        f"the model is loading ({phase}{done}, {elapsed_s:.0f} s so far); try again soon",
+        None,
+        2.0,
+    )
+
+
+def engine_fault(error: EngineError, request_id: str) -> UserError:
+    """An engine's failure as a client may see it. Only codes of this table are told in their own words (rule R8)."""
+    status = _ENGINE_CODES.get(error.code)
+    if status is None:
+        return UserError(500, "internal_error", f"internal error; the log has it under request {request_id}")
+    return UserError(status, error.code, error.message, None, error.retry_after_s)
+
+
+def traceparent(header: str | None) -> str:
+    """A W3C Trace Context header (version 00) as it came, or nothing where it is malformed."""
+    match = _TRACEPARENT.fullmatch(header or "")
+    return match[0] if match is not None and match[1].strip("0") and match[2].strip("0") else ""

@@ -1,0 +1,186 @@
+"""What the output must look like → a grammar as text, the form that `SamplingParams.grammar` carries, and its check.
+
+A grammar is what `llguidance.LLMatcher` takes: Lark text with llguidance's extensions (`%json {…}` embeds a schema, `<|name|>` is a
+special token), or `{"grammars": […]}`, whose first entry is the start and whose others are named. Building one costs nothing and never
+fails on contents; `GrammarChecker.check` compiles it under `GRAMMAR_LIMITS` and belongs into a process that can be killed (rule R16).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llguidance
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from vsrv.errors import VsrvError
+from vsrv.messages import GRAMMAR_LIMITS
+from vsrv.text import json_schema
+
+MAX_GRAMMAR_CHARACTERS = 64 * 1024
+MAX_REGEX_CHARACTERS = 1024
+MAX_CHOICES = 1024
+_MAX_MESSAGE_CHARACTERS = 300
+MAX_NESTED = 100  # nested brackets; the regex and grammar parsers recurse
+_WHITESPACE = (
+    r"[ \t\n\r]{1,40}"  # enough for indented JSON; without a bound a model may write blanks until max_tokens
+)
+_EBNF = re.compile(r"^\s*[A-Za-z_][\w-]*\s*::=", re.MULTILINE)
+_IGNORED_OPTION = re.compile(r"^\s*[a-z_][\w-]*\[[^\]\n]*\btemperature\s*=", re.MULTILINE)
+
+
+class GrammarError(VsrvError):
+    """A constraint that cannot be honoured. code: "invalid_grammar" or "unsupported_schema"; the message is written for the client."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class JsonStyle:
+    """Where JSON may have whitespace: nowhere with `compact`, else where and as `whitespace` (a regex) allows it."""
+
+    compact: bool = False
+    whitespace: str = _WHITESPACE
+
+
+def of_schema(schema: Any, style: JsonStyle | None = None) -> str:
+    """JSON schema (object, true or false) → grammar of exactly the documents that it allows. Raises GrammarError."""
+    return json.dumps({"grammars": [{"json_schema": _checked_schema(schema, style or JsonStyle())}]})
+
+
+def of_any_object(style: JsonStyle | None = None) -> str:
+    """Any JSON object."""
+    return of_schema({"type": "object"}, style)
+
+
+def json_rule(schema: Any, style: JsonStyle | None = None) -> str:
+    """JSON schema → the text of a Lark expression, for grammars in which JSON is a part. Raises GrammarError."""
+    return "%json " + json.dumps(_checked_schema(schema, style or JsonStyle()))
+
+
+def of_regex(pattern: str) -> str:
+    """A regular expression that the whole output matches. Raises GrammarError."""
+    check_regex(pattern)
+    return llguidance.LLMatcher.grammar_from_regex(pattern)
+
+
+def of_choice(choices: Sequence[str]) -> str:
+    """One of the texts, verbatim."""
+    return "start: " + " | ".join(lark_text(choice) for choice in choices)
+
+
+def of_grammar(text: str) -> str:
+    """A client's grammar, Lark or EBNF as llama.cpp's GBNF (`root ::= …`). Raises GrammarError."""
+    if len(text) > MAX_GRAMMAR_CHARACTERS:
+        raise GrammarError("invalid_grammar", f"longer than {MAX_GRAMMAR_CHARACTERS} characters")
+    if text.lstrip().startswith("{"):
+        raise GrammarError("invalid_grammar", "expected Lark or EBNF text, not JSON")
+    if _nesting(text) > MAX_NESTED:
+        raise GrammarError("invalid_grammar", f"more than {MAX_NESTED} nested brackets")
+    if _EBNF.search(text):
+        try:
+            return gbnf_to_lark(text)
+        except RecursionError:
+            raise GrammarError("invalid_grammar", "the rules are nested too deeply") from None
+        except Exception as error:  # the converter raises plain Exception for everything
+            raise GrammarError("invalid_grammar", _short(str(error))) from None
+    if _IGNORED_OPTION.search(text):
+        raise GrammarError("invalid_grammar", "temperature= of a rule is not supported")
+    return text
+
+
+def after_reasoning(grammar: str, begin: str, end: str, special: Collection[str]) -> str:
+    """`grammar` for the answer that follows free thinking: text up to `end`, a little whitespace, then the answer.
+
+    begin: the tag that opens the thinking if the model may write it, and may then leave the thinking out altogether; "" if the prompt
+    has opened it already. end: the tag that closes it. `special`: the tokenizer's special tokens; tags among these are matched as tokens.
+    """
+    entries = json.loads(grammar)["grammars"] if grammar.startswith("{") else [{"lark_grammar": grammar}]
+    named = [{**entries[0], "name": "vsrv_answer"}, *entries[1:]]
+    if end in special:
+        thought = f"thought: FREE_TEXT {end}\nFREE_TEXT: /(?s:.*)/"
+    else:
+        thought = f"thought[suffix={lark_text(end)}]: /(?s:.*)/"
+    opening = begin if begin in special else lark_text(begin)
+    before = f"({opening} thought BLANK?)?" if begin else "thought BLANK?"
+    outer = f"start: {before} @vsrv_answer\n{thought}\nBLANK: /[ \\t\\r\\n]{{1,8}}/"
+    return json.dumps({"grammars": [{"lark_grammar": outer}, *named]})
+
+
+def lark_text(text: str) -> str:
+    """A text as a Lark string literal."""
+    return json.dumps(text)
+
+
+def check_regex(pattern: str) -> None:
+    """Raises GrammarError for a regular expression that cannot be honoured."""
+    fault = regex_fault(pattern)
+    if fault:
+        raise GrammarError("invalid_grammar", fault)
+
+
+def regex_fault(pattern: str) -> str:
+    """What is wrong with a regular expression, "" if nothing is: bounded length and nesting, no look-around, no back-references."""
+    if not pattern or len(pattern) > MAX_REGEX_CHARACTERS or "\0" in pattern:
+        return f"a regular expression needs 1 to {MAX_REGEX_CHARACTERS} characters, none of them NUL"
+    if _nesting(pattern) > MAX_NESTED:
+        return f"more than {MAX_NESTED} nested brackets"
+    grammar = llguidance.LLMatcher.grammar_from_regex(pattern)
+    failed, messages = llguidance.LLMatcher.validate_grammar_with_warnings(grammar, limits=limits())
+    return _short(messages[0]) if failed else ""
+
+
+def limits() -> llguidance.LLParserLimits:
+    return llguidance.LLParserLimits(**GRAMMAR_LIMITS)
+
+
+class GrammarChecker:
+    """Compiles grammars for one model, to find out whether they can be. Owned by one thread of a process that can be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "tokenizer.json"
+        self._tokenizer: llguidance.LLTokenizer | None = None  # 100 MB and a second for a large vocabulary
+
+    def check(self, grammar: str) -> None:
+        """Raises GrammarError when the engine could not build `grammar`, or when nothing could follow it."""
+        if self._tokenizer is None:
+            self._tokenizer = llguidance.LLTokenizer(self._file.read_text(), eos_token=None)
+        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits())
+        if not matcher.is_error():
+            allowed = matcher.compute_bitmask()
+        if matcher.is_error():
+            raise GrammarError("invalid_grammar", _short(matcher.get_error()))
+        if not any(allowed):
+            raise GrammarError("invalid_grammar", "nothing can match this")
+
+
+def _checked_schema(schema: Any, style: JsonStyle) -> dict[str, Any]:
+    try:
+        checked = json_schema.checked(schema, regex_fault)
+    except json_schema.SchemaError as error:
+        raise GrammarError("unsupported_schema", str(error)) from None
+    options: dict[str, Any] = (
+        {"whitespace_flexible": False} if style.compact else {"whitespace_pattern": style.whitespace}
+    )
+    return {**checked, "x-guidance": options}
+
+
+def _nesting(text: str) -> int:
+    """How deep brackets are nested, at most."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _short(message: str) -> str:
+    """What of the library's message is for the client, on one line: its parser's state is not."""
+    return " ".join(message.partition("\n<state>")[0].split())[:_MAX_MESSAGE_CHARACTERS]
