@@ -73,6 +73,8 @@ class App:
             response = await self._route(request, trace, router)
         except UserError as error:
             trace.error = error.code
+            if error.status == 503 and trace.lease is not None:
+                trace.lease.refund()
             response = trace.error_body(error, request.id)
             if error.status == 405 and error.param:
                 response.headers.append(("allow", error.param))
