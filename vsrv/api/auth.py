@@ -127,6 +127,10 @@ class Keys:
         """Whether the key file has entries that only a client certificate can satisfy."""
         return any(key.client_cert for key in self._table.loaded.keys)
 
+    @property
+    def required_for_metrics(self) -> bool:
+        return self.required and self._policy.metrics_need_key
+
     async def identify(
         self, headers: Headers, auth: AuthClass, certificate: PeerCertificate | None = None
     ) -> Caller:
