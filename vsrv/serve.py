@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsrv import boot
 from vsrv.config import ServeConfig, is_loopback, sampling_value
-from vsrv.errors import ConfigError, UserError
+from vsrv.errors import ConfigError, EngineError, UserError
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
@@ -246,6 +246,8 @@ class Front:
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._log.event("info", f"listening on {self._address()}")
+        if self._tls is not None and self._tls.groups_unset:
+            self._log.event("info", f"TLS groups are not limited to Mozilla's: {self._tls.groups_unset}")
         ticking = loop.create_task(self._tick())
         loading = loop.create_task(self._load())
         stopped = loop.create_task(self._stop.wait())
@@ -271,6 +273,9 @@ class Front:
         except ConfigError as error:
             complain("error", str(error))
             return EXIT_CONFIG
+        except EngineError as error:
+            self._log.event("error", f"{error.message}; exiting with status 1")
+            return 1
         assert self._supervisor is not None
         self._notifier.ready("serving")
         watching = asyncio.get_running_loop().create_task(self._supervisor.run())
@@ -421,7 +426,9 @@ class Front:
         from vsrv.supervisor import RestartPolicy, Supervisor
 
         self._engine = engine = EngineClient(config.get("engine-stall-timeout"), self._engine_line)
-        policy = RestartPolicy(config.get("engine-max-restarts"))
+        policy = RestartPolicy(
+            config.get("engine-max-restarts"), load_timeout_s=config.get("engine-load-timeout")
+        )
         self._supervisor = Supervisor(engine, config.engine(folder), policy, self._log.event)
         await engine.start(config.engine(folder))
         try:
@@ -433,7 +440,7 @@ class Front:
 
         self._prepare = PrepareClient(folder, config.get("chat-template"), 10.0, self._engine_line)
         await self._prepare.start()
-        await self._wait_for_engine(engine)
+        await self._wait_for_engine(engine, self._supervisor)
         assert engine.ready is not None
         self._loaded.app = app = await build(engine, self._prepare, self._log)
         self._settled.set()
@@ -462,21 +469,22 @@ class Front:
         if engine.failure is not None:
             raise ConfigError(engine.failure)
 
-    async def _wait_for_engine(self, engine: EngineClient) -> None:
-        loop = asyncio.get_running_loop()
-        ready, ended = loop.create_task(engine.became_ready.wait()), loop.create_task(engine.ended.wait())
-        phase = ""
-        while not ready.done() and not ended.done():
-            await asyncio.wait((ready, ended), timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
-            if engine.loading.phase != phase:
-                phase = engine.loading.phase
-                self._log.event("info", f"loading: {phase} {engine.loading.detail}".rstrip())
-        ready.cancel()
-        if engine.ready is None:
-            raise ConfigError(
-                engine.failure or "the engine ended while it was loading; its messages are above"
-            )
-        ended.cancel()
+    async def _wait_for_engine(self, engine: EngineClient, supervisor: Supervisor) -> None:
+        """Raises ConfigError when it cannot load, EngineError when it came to a standstill."""
+        loaded, phase = asyncio.get_running_loop().create_task(supervisor.loaded()), ""
+        try:
+            while not loaded.done():
+                await asyncio.wait((loaded,), timeout=0.2)
+                if engine.loading.phase != phase:
+                    phase = engine.loading.phase
+                    self._log.event("info", f"loading: {phase} {engine.loading.detail}".rstrip())
+        finally:
+            loaded.cancel()
+        if loaded.result():
+            return
+        if supervisor.num_stalls:
+            raise EngineError("engine_stalled", supervisor.why_load_stalled())
+        raise ConfigError(engine.failure or "the engine ended while it was loading; its messages are above")
 
     def _engine_line(self, line: str) -> None:
         self._log.event("warning", line)
@@ -667,6 +675,12 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             ),
         )
         app.watch_keys()
+        if parts.keys.knows_certificates and not (get("ssl-ca-certs") and get("ssl-cert-reqs")):
+            log.event(
+                "warning",
+                f"{key_file} names client certificates, which nobody is asked for: "
+                "give --ssl-ca-certs and --ssl-cert-reqs 1 or 2",
+            )
         return app
 
     return finish
