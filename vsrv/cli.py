@@ -21,7 +21,7 @@ EXIT_USAGE, EXIT_CONFIG = 2, 78  # sysexits.h: EX_CONFIG
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; returns the exit status (0, 1, 2 usage, 78 configuration)."""
+    """Run one command; returns the exit status (0, 1, 2 usage, 78 configuration, 130 and 141 for what ended it)."""
     name, rest = (arguments[0], list(arguments[1:])) if arguments else ("--help", [])
     if name in ("-h", "--help", "help"):
         print(_help(), end="")
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_CONFIG
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `vsrv … | head`: nobody reads on; what is left must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _help() -> str:
