@@ -180,10 +180,6 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
     )
     device = devices.open_device(name, config, lambda line: front.send(Loading("kernels", detail=line)))
     ops = device.kernels
-    if config.block_size not in (None, ops.block_size):
-        raise ConfigError(
-            f"--block-size {config.block_size}: the {name} kernels have blocks of {ops.block_size} tokens"
-        )
     options = models.LoadOptions(config.dtype, config.load_format, config.seed, 0)
     dtype = options.resolved_dtype(spec, ops)
     budget = plan_memory(config, spec, ops, dtype, device.room)
