@@ -60,7 +60,7 @@ SAMPLING: Mapping[str, SamplingBound] = {
         SamplingBound("top_p", "float", 0.0, 1.0, True),
         SamplingBound("top_k", "int", -1, 2**31 - 1),
         SamplingBound("min_p", "float", 0.0, 1.0),
-        SamplingBound("repetition_penalty", "float", 0.0, 100.0, True),
+        SamplingBound("repetition_penalty", "float", 0.01, 100.0),
         SamplingBound("presence_penalty", "float", -2.0, 2.0),
         SamplingBound("frequency_penalty", "float", -2.0, 2.0),
         SamplingBound("max_new_tokens", "int", 1, 1 << 30),
