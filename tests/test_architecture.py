@@ -26,6 +26,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.config": (1, None),
     "vsrv.log": (1, None),
     "vsrv.systemd": (1, None),
+    "vsrv.stats_line": (1, None),
     "vsrv.keyfile": (1, None),
     "vsrv.metrics": (1, None),
     "vsrv.hub": (1, None),

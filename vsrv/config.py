@@ -25,6 +25,7 @@ _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UD
 _OTHER_VARIABLES = {"VSRV_CACHE_DIR", "VSRV_URL"}  # read elsewhere, no settings of the server
 _HUMAN = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*A-Z]+")
+_DEVICE_ID = re.compile(r"\d{1,3}|(?:GPU|MIG)-[0-9A-Za-z/-]{1,80}")
 _LEVELS = {"critical": "error", "fatal": "error", "warn": "warning", "trace": "debug", "notset": "debug"}
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
@@ -56,6 +57,8 @@ class EngineConfig:
     block_size: int | None = None
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None
+    kv_cache_dtype: str = "auto"
+    tokenizer: str = ""  # folder of the tokenizer; empty: the model's
     gpu_memory_utilization: float = 0.92
     enable_prefix_caching: bool = True
     long_prefill_token_threshold: int = 0
@@ -78,6 +81,10 @@ class ServeConfig:
     def get(self, name: str) -> Any:
         return self.values[name].value
 
+    def text_folder(self, folder: Path) -> Path:
+        """Where tokenizer and chat template are: in the model's `folder`, or in --tokenizer."""
+        return Path(self.get("tokenizer") or folder)
+
     def engine(self, folder: Path) -> EngineConfig:
         """The engine's share, for a model folder that is there."""
         get = self.get
@@ -93,6 +100,8 @@ class ServeConfig:
             block_size=get("block-size"),
             kv_cache_memory_bytes=get("kv-cache-memory-bytes"),
             num_gpu_blocks_override=get("num-gpu-blocks-override"),
+            kv_cache_dtype=get("kv-cache-dtype"),
+            tokenizer=str(self.text_folder(folder)),
             gpu_memory_utilization=get("gpu-memory-utilization"),
             enable_prefix_caching=get("enable-prefix-caching"),
             long_prefill_token_threshold=get("long-prefill-token-threshold"),
@@ -160,7 +169,7 @@ def check_foreign(row: Foreign, raw: Any, where: str) -> None:
     texts = [str(item) for item in raw] if isinstance(raw, list) else [str(raw)]
     if row.is_switch:
         texts = [text.lower() for text in texts]
-    neutral = {row.default} if row.default else {"", "None", "null", "{}", "[]"}
+    neutral = {row.default, *row.same} if row.default else {"", "None", "null", "{}", "[]", *row.same}
     if not all(text in neutral or _number(text) == _number(row.default) is not None for text in texts):
         raise ConfigError(f"{where} {' '.join(texts)}: {row.reason}")
 
@@ -421,6 +430,14 @@ def _cross_check(values: Values) -> None:
         raise ConfigError(
             "--ssl-cert-reqs needs --ssl-ca-certs: the CA that client certificates are checked against"
         )
+    if (get("fingerprint-mode") == "custom") != (get("fingerprint-value") is not None):
+        raise ConfigError("--fingerprint-mode custom and --fingerprint-value belong together")
+    if get("device-ids") is not None and not _DEVICE_ID.fullmatch(get("device-ids")):
+        raise ConfigError(
+            f"--device-ids {get('device-ids')}: expected the number or UUID of one GPU, such as 0; one device for each model: run several servers"
+        )
+    if get("tokenizer") is not None and not Path(get("tokenizer"), "tokenizer.json").is_file():
+        raise ConfigError(f"--tokenizer {get('tokenizer')}: expected a folder with a tokenizer.json")
     if get("allow-credentials") and "*" in get("allowed-origins"):
         raise ConfigError(
             "--allow-credentials needs exact --allowed-origins: a browser refuses * with credentials"

@@ -43,7 +43,11 @@ class Admin:
             Route(("GET",), "/load", AuthClass.PROBE, self._load),
             Route(("GET",), "/version", AuthClass.PUBLIC, self._version),
             *(() if self._options.metrics_on_own_port else (self.scrape,)),
-            Route(("GET",), "/openapi.json", AuthClass.INFERENCE, self._openapi),
+            *(
+                (Route(("GET",), "/openapi.json", AuthClass.INFERENCE, self._openapi),)
+                if self._options.has_openapi
+                else ()
+            ),
             Route(("GET",), "/v1/models", AuthClass.INFERENCE, self._models),
             Route(("GET",), "/v1/models/{model:path}", AuthClass.INFERENCE, self._model),
             Route(("POST",), "/tokenize", AuthClass.INFERENCE, self._tokenize),

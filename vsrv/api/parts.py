@@ -35,7 +35,8 @@ class ApiOptions:
     metrics_on_own_port: bool = False
     request_timeout_s: float = 0.0  # 0 = none
     logged_prompt_characters: int = 0  # prompts are logged only where somebody asked for it
-    fingerprint: str = ""
+    fingerprint: str | None = ""
+    has_openapi: bool = True
     created: int = 0
     root_path: str = ""  # a proxy's prefix, told in /openapi.json
 

@@ -5,6 +5,7 @@ Every check goes on after another has failed, so that one run shows all that is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -12,6 +13,7 @@ from vsrv.check import surroundings
 from vsrv.check.finding import Finding, Report, as_json, as_text, failed
 from vsrv.config import ServeConfig, differing
 from vsrv.errors import ConfigError
+from vsrv.serve import choose_gpu
 
 EXIT_CONFIG = 78
 
@@ -30,6 +32,7 @@ def check(resolved: Callable[[], ServeConfig]) -> Report:
     except ConfigError as error:
         return Report((failed("settings", error),))
     settings = differing(config)
+    choose_gpu(config, os.environ)
     found = [
         Finding(
             "settings", "ok", f"{len(settings)} differ from the defaults; `vsrv config --diff` shows them"

@@ -80,7 +80,7 @@ def _weights(engine: EngineConfig, folder: Path, spec: ModelSpec) -> list[Findin
 def _texts(config: ServeConfig, folder: Path, spec: ModelSpec) -> list[Finding]:
     """Tokenizer, template and sampling defaults."""
     try:
-        tokenizer = Tokenizer(folder)
+        tokenizer = Tokenizer(config.text_folder(folder))
     except ConfigError as error:
         return [failed("tokenizer", error)]
     found = [Finding("tokenizer", "ok", f"{tokenizer.vocab_size:,} tokens")]
@@ -91,12 +91,13 @@ def _texts(config: ServeConfig, folder: Path, spec: ModelSpec) -> list[Finding]:
 
 
 def _template(config: ServeConfig, folder: Path) -> Finding:
+    text_folder = config.text_folder(folder)
     try:
-        source = load_template_source(folder, config.get("chat-template"))
+        source = load_template_source(text_folder, config.get("chat-template"))
         if source is None:
             message = "none: /v1/chat/completions will refuse every request"
             return Finding("template", "warning", message, "--chat-template FILE")
-        ChatTemplate(source, tokenizer_config(folder))
+        ChatTemplate(source, tokenizer_config(text_folder))
     except ConfigError as error:
         return failed("template", error, "--chat-template FILE")
     return Finding("template", "ok", f"{len(source):,} characters")
