@@ -24,6 +24,8 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.options_vllm": (0, None),
     "vsrv.boot": (1, None),
     "vsrv.config": (1, None),
+    "vsrv.option_values": (1, None),
+    "vsrv.config_text": (1, None),
     "vsrv.log": (1, None),
     "vsrv.systemd": (1, None),
     "vsrv.stats_line": (1, None),

@@ -12,7 +12,8 @@ from pathlib import Path
 import vsrv
 from vsrv import parsers
 from vsrv.commands import Command
-from vsrv.config import BenchOptions, ServeConfig, resolve, shown, shown_differences
+from vsrv.config import BenchOptions, ServeConfig, combine, resolve
+from vsrv.config_text import shown, shown_differences
 from vsrv.errors import ConfigError
 from vsrv.flags import Parser, help_wanted, parse, serve_help
 from vsrv.log import complain
@@ -112,7 +113,7 @@ def _check(arguments: list[str]) -> int:
     own, rest = check_parser().parse_known_args(arguments)
     from vsrv import check
 
-    return check.run(lambda: resolve(parse(rest), os.environ, False), own.json)
+    return check.run(lambda: combine(parse(rest), os.environ), own.json)
 
 
 def keys_parser() -> argparse.ArgumentParser:

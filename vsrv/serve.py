@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsrv import boot
-from vsrv.config import ServeConfig, is_loopback, sampling_value
+from vsrv.config import ServeConfig, is_loopback
 from vsrv.errors import ConfigError, EngineError, UserError
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
 from vsrv.log import Log, complain
+from vsrv.option_values import sampling_value
 from vsrv.options import SAMPLING
 from vsrv.stats_line import StatsLine
 from vsrv.systemd import Notifier, inherited_socket

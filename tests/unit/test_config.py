@@ -16,8 +16,10 @@ import pytest
 import vsrv
 from vsrv import cli
 from vsrv.api.schema import SamplingDefaults
-from vsrv.config import MASK, checked, resolve, shown, unknown_option
+from vsrv.config import resolve
+from vsrv.config_text import MASK, shown
 from vsrv.errors import ConfigError
+from vsrv.option_values import checked, unknown_option
 from vsrv.options import OPTIONS, Option
 from vsrv.options_vllm import FOREIGN, Foreign
 from vsrv.serve import _fingerprint, _generation_config, _sampling_defaults, choose_gpu
