@@ -26,7 +26,7 @@ class App:
         self._parts = parts
         self._options = options
         self._intake = Intake(parts, options)
-        admin = Admin(parts, options, self._intake)
+        admin = Admin(parts, options, self._intake, lambda: self.routes)
         self._scrape_router = Router((admin.scrape,))
         generating, others = Generating(parts, options, self._intake), DialectRoutes(self._intake)
         self._router = Router((*admin.routes(), *generating.routes(), *others.routes()))

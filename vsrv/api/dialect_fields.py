@@ -36,11 +36,23 @@ def _object(name: str, help: str) -> Field:
     return Field(name, "object", help, 0, 64)
 
 
+_BLOCKS = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object", "required": ["type"]}}]
+}
+_TURN = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {"role": {"enum": ["user", "assistant", "system"]}, "content": _BLOCKS},
+}
+_INPUT = {
+    "anyOf": [{"type": "string"}, {"type": "array", "maxItems": MAX_ITEMS, "items": {"type": "object"}}]
+}
+
 # fmt: off
 _TOOLS = Field("tools", "list", "tools that the client runs; others are read over", 0, MAX_TOOLS)
 _PROMPT = (
-    Field("messages", "list", "the conversation, oldest first", 1, MAX_ITEMS, required=True),
-    Field("system", "any", "instructions: a text or text blocks"),
+    Field("messages", "list", "the conversation, oldest first", 1, MAX_ITEMS, required=True, schema={"items": _TURN}),
+    Field("system", "any", "instructions: a text or text blocks", schema=_BLOCKS),
     Field("tool_choice", "object", "auto, any, tool with a name, or none; disable_parallel_tool_use", 0, 16),
     _TOOLS,
     _object("thinking", "enabled with budget_tokens, disabled, or adaptive: as the model does by itself"),
@@ -57,7 +69,7 @@ _ANTHROPIC = (
 )
 _NO_MEMORY = "vsrv keeps no responses: send the whole conversation as input"
 _OPENAI = (
-    Field("input", "any", "a text, or the conversation's items, oldest first", required=True),
+    Field("input", "any", "a text, or the conversation's items, oldest first", required=True, schema=_INPUT),
     Field("instructions", "text", "stand before everything else", 0, 1 << 28),
     _TOOLS,
     Field("tool_choice", "any", "none, auto, required, one tool, or allowed_tools", default=None),

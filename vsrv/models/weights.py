@@ -51,6 +51,19 @@ class Checkpoint:
         self._open.clear()
 
 
+def read_shapes(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """(shape of every tensor, bytes of all files), from the headers of the files alone. Raises ConfigError; so does a file that is
+    shorter or longer than its header says."""
+    file_of = _tensor_files(folder)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(set(file_of.values())):
+        opened = _open(folder / file)
+        for name in opened.keys():  # noqa: SIM118 - it is no mapping
+            if file_of.get(name) == file:
+                shapes[name] = tuple(opened.get_slice(name).get_shape())
+    return shapes, sum((folder / file).stat().st_size for file in set(file_of.values()))
+
+
 def _open(path: Path) -> Any:
     try:
         return safe_open(str(path), "pt")
