@@ -41,7 +41,9 @@ def test_every_dialect_says_the_same(claude: anthropic.Anthropic, gpt: openai.Op
     with claude.messages.stream(model=model, max_tokens=60, messages=TURN, extra_body=exact) as stream:
         assert "".join(stream.text_stream) == expected
         final = stream.get_final_message()
-    assert final.stop_reason == message.stop_reason and final.usage.output_tokens == message.usage.output_tokens
+    assert (
+        final.stop_reason == message.stop_reason and final.usage.output_tokens == message.usage.output_tokens
+    )
     response = gpt.responses.create(model=model, input=QUESTION, temperature=0, max_output_tokens=60)
     assert response.output_text == expected and response.to_dict()["store"] is False
     with gpt.responses.stream(model=model, input=QUESTION, temperature=0, max_output_tokens=60) as events:
@@ -67,7 +69,8 @@ def test_async_clients_and_many_at_once(server: Server) -> None:
         ):
             exact: Any = {"temperature": 0}
             messages = [
-                claude.messages.create(model="", max_tokens=16, messages=TURN, extra_body=exact) for _ in range(3)
+                claude.messages.create(model="", max_tokens=16, messages=TURN, extra_body=exact)
+                for _ in range(3)
             ]
             responses = [
                 gpt.responses.create(model="", input=QUESTION, max_output_tokens=16, temperature=0)
@@ -83,7 +86,11 @@ def test_async_clients_and_many_at_once(server: Server) -> None:
 def test_a_conversation_goes_on(claude: anthropic.Anthropic, gpt: openai.OpenAI) -> None:
     """What the clients hand out as an answer is what they send back in the next request."""
     first = claude.messages.create(model="", max_tokens=30, messages=TURN)
-    messages: Any = [*TURN, {"role": "assistant", "content": first.content}, {"role": "user", "content": "And keys?"}]
+    messages: Any = [
+        *TURN,
+        {"role": "assistant", "content": first.content},
+        {"role": "user", "content": "And keys?"},
+    ]
     assert claude.messages.create(model="", max_tokens=8, messages=messages).content
     answer = gpt.responses.create(model="", input=QUESTION, max_output_tokens=30)
     items: Any = [*TURN, *answer.output, {"role": "user", "content": "And keys?"}]

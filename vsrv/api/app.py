@@ -74,6 +74,8 @@ class App:
             response = await self._route(request, trace, router)
         except UserError as error:
             trace.error = error.code
+            if error.status == 503 and trace.lease is not None:
+                trace.lease.refund()
             response = error_response(error, request.id, request.path)
             if error.status == 405 and error.param:
                 response.headers.append(("allow", error.param))
@@ -101,7 +103,9 @@ class App:
         route, placeholders, allowed = router.find(request.method, request.path)
         if route is None:
             # without a key, nobody learns which paths exist
-            trace.caller = await self._parts.keys.identify(request.headers, AuthClass.INFERENCE)
+            trace.caller = await self._parts.keys.identify(
+                request.headers, AuthClass.INFERENCE, request.certificate
+            )
             if allowed and request.method == "OPTIONS":
                 return Response(204, [("allow", ", ".join(allowed))])
             if allowed:
@@ -115,7 +119,7 @@ class App:
                 return response
             raise UserError(404, "not_found", f"no such path: {request.path[:200]}")
         trace.route = route.pattern
-        trace.caller = await self._parts.keys.identify(request.headers, route.auth)
+        trace.caller = await self._parts.keys.identify(request.headers, route.auth, request.certificate)
         self._intake.traces[request] = trace
         try:
             return await route.call(request, placeholders)
