@@ -377,6 +377,13 @@ def test_stop_reasons(reason: str, stop: str | int | None, expected: tuple[str, 
     assert (message["stop_reason"], message["stop_sequence"]) == expected
 
 
+def test_a_call_that_was_asked_for_by_name_is_tool_use() -> None:
+    """Chat's finish reason is "stop" then (OpenAI's API reference, tool_choice); here it is tool_use as after any call."""
+    calls = (ToolCallDelta(0, "c", "f"), ToolCallDelta(0, arguments="{}"))
+    message = folded(events([Part(0, "", (1,), finish_reason="stop", tool_calls=calls)]))
+    assert message["stop_reason"] == "tool_use"
+
+
 def test_hidden_thinking_travels_in_the_signature_and_comes_back() -> None:
     message = folded(events(PARTS, hide=True))
     block = message["content"][0]

@@ -44,6 +44,7 @@ class MessageEvents:
         self._hide_thinking = hide_thinking
         self._index = -1
         self._open: tuple[str, int] | None = None  # kind and, for tools, the call's number
+        self._has_calls = False
         self._thought: list[str] = []  # of the open block, while thinking is not shown
 
     def begin(self, usage: dict[str, Any]) -> dict[str, Any]:
@@ -70,6 +71,7 @@ class MessageEvents:
             made += self._opened(("text", 0), {"type": "text", "text": ""})
             made.append(self._delta({"type": "text_delta", "text": part.text}))
         for call in part.tool_calls:
+            self._has_calls = True
             block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
             made += self._opened(("tool_use", call.index), block)
             if call.arguments:
@@ -81,6 +83,10 @@ class MessageEvents:
         made = [] if self._index >= 0 else self._opened(("text", 0), {"type": "text", "text": ""})
         made += self._closed()
         reason = _STOP_REASONS[part.finish_reason or "stop"]
+        if (
+            reason == "end_turn" and self._has_calls
+        ):  # chat says "stop" where a tool was asked for by its name
+            reason = "tool_use"
         sequence = part.stop_reason if isinstance(part.stop_reason, str) else None
         if reason == "end_turn" and sequence is not None:
             reason = "stop_sequence"

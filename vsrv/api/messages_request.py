@@ -32,6 +32,7 @@ NAMES = {
     "thinking_token_budget": "thinking.budget_tokens",
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "continue_final_message": "messages",
+    "tools": "tools",
 }
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _THINKING = ("enabled", "disabled", "adaptive", "between_tools")

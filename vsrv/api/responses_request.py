@@ -33,6 +33,7 @@ NAMES = {
     "reasoning_effort": "reasoning.effort",
     "logprobs": "include",
     "continue_final_message": "input",
+    "tools": "tools",
 }
 _LONGEST_KEY, _LONGEST_VALUE = 64, 512  # of metadata
 _SUMMARIES = ("auto", "concise", "detailed")
