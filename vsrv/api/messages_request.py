@@ -88,7 +88,7 @@ def _prompt(fields: Fields, ignored: Ignored, style: Style) -> dict[str, Any]:
         raise invalid("messages", "expected a list of at least one message")
     for index, message in enumerate(messages):
         _message(message, f"messages[{index}]", conversation, ignored)
-    chat: dict[str, Any] = {"model": fields["model"], "messages": conversation.messages}
+    chat: dict[str, Any] = {"model": fields["model"], "messages": conversation.finished()}
     if fields.has("chat_template_kwargs"):
         chat["chat_template_kwargs"] = fields["chat_template_kwargs"]
     last = conversation.messages[-1]

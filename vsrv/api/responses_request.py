@@ -96,7 +96,7 @@ def _messages(fields: Fields, ignored: Ignored, style: Style) -> list[dict[str, 
             _item(item, f"input[{index}]", conversation, ignored)
     if all(message["role"] == "system" for message in conversation.messages):
         conversation.say("user", [""])  # Codex looks whether the server is there with no input at all
-    return conversation.messages
+    return conversation.finished()
 
 
 def _item(item: Mapping[str, Any], at: str, conversation: Conversation, ignored: Ignored) -> None:

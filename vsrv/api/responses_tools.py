@@ -54,6 +54,8 @@ class Tools:
     def add(self, tool: Mapping[str, Any], at: str, namespace: str) -> None:
         own = text_of(tool, "name", at)
         name = flat_name(namespace, own)
+        if len(self.functions) >= MAX_TOOLS:
+            raise invalid("tools", f"there are more than {MAX_TOOLS} with those of the namespaces")
         if name in self.origins:
             raise invalid(f"{at}.name", f"two tools would be called {name[:60]!r}")
         self.origins[name] = {"kind": tool["type"], "name": own} | (

@@ -55,10 +55,14 @@ class Ignored:
 
 @dataclass(slots=True)
 class Conversation:
-    """Collects turns as chat messages. What the model's side says between two others is one message."""
+    """Collects turns as chat messages. What the model's side says between two others is one message.
+
+    Thoughts are joined when all is there: joining them one by one would take time of the square of their number.
+    """
 
     style: Style
     messages: list[dict[str, Any]] = field(default_factory=list)
+    _thoughts: list[tuple[dict[str, Any], list[str]]] = field(default_factory=list)
     _names: dict[str, str] = field(default_factory=dict)  # of tools, by call id
 
     def say(self, role: str, texts: list[str]) -> None:
@@ -78,8 +82,15 @@ class Conversation:
 
     def think(self, text: str) -> None:
         own = self._own()
-        before = own.get("reasoning_content")
-        own["reasoning_content"] = f"{before}\n{text}" if before else text
+        if not self._thoughts or self._thoughts[-1][0] is not own:
+            self._thoughts.append((own, []))
+        self._thoughts[-1][1].append(text)
+
+    def finished(self) -> list[dict[str, Any]]:
+        """The messages, complete."""
+        for message, texts in self._thoughts:
+            message["reasoning_content"] = "\n".join(texts)
+        return self.messages
 
     def call(self, call_id: str, name: str, arguments: str) -> None:
         """A tool call of the model; `arguments` is JSON text."""
