@@ -22,6 +22,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.messages": (0, None),
     "vsrv.options": (0, None),
     "vsrv.options_vllm": (0, None),
+    "vsrv.archive": (1, None),
     "vsrv.boot": (1, None),
     "vsrv.config": (1, None),
     "vsrv.log": (1, None),

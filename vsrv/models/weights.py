@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from vsrv import boot
 from vsrv.errors import ConfigError, UnsupportedModelError
+from vsrv.models.mapped import MappedTensors
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf")
 
@@ -53,10 +55,13 @@ class Checkpoint:
 
 def _open(path: Path) -> Any:
     try:
+        view = boot.embedded(path)
+        if view is not None:
+            return MappedTensors(view)
         return safe_open(str(path), "pt")
     except FileNotFoundError:
         raise ConfigError(f"{path} is named by the index but missing: the download is incomplete") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
 
 
@@ -74,8 +79,9 @@ def _tensor_files(folder: Path) -> dict[str, str]:
             if "/" in file or "\\" in file:
                 raise ConfigError(f"{index} names the file {file!r} outside of the model folder")
         return table
-    if (folder / "model.safetensors").is_file():
-        names = _open(folder / "model.safetensors").keys()
+    whole = folder / "model.safetensors"
+    if whole.is_file() or boot.embedded(whole) is not None:
+        names = _open(whole).keys()
         return {name: "model.safetensors" for name in names}
     other = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
     if other:
