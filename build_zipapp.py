@@ -122,6 +122,7 @@ def commit_time() -> int:
 
 def stamp(epoch: int) -> bytes:
     """What `vsrv version` tells, and what the Python that runs the archive must have."""
+    carried = {pin.partition("==")[0] for pin in declared()["optional-dependencies"]["build"]}
     commit = git("rev-parse", "HEAD")
     if commit and git("status", "--porcelain", "--", "vsrv", "build_zipapp.py", "pyproject.toml"):
         commit += "+changes"
@@ -130,7 +131,9 @@ def stamp(epoch: int) -> bytes:
         "commit": commit,
         "epoch": epoch,
         "python": ".".join(map(str, sys.version_info[:2])),
-        "requires": declared()["dependencies"],
+        "requires": [
+            line for line in declared()["dependencies"] if re.split("[<>=]", line)[0] not in carried
+        ],
     }
     return json.dumps(facts, indent=1).encode()
 
@@ -331,6 +334,79 @@ def _component(pin: str, scope: str, files: list[Member], locks: str = "") -> di
     return part
 
 
+# ---------------------------------------------------------------- locks: what `vsrv setup` installs
+
+
+def lock(kind: str, pythons: list[str]) -> str:
+    """The text of vsrv/locks/KIND.txt: one release of every package for all `pythons`, each with the hashes of its files for this platform."""
+    wanted, extras = declared()["dependencies"], declared()["optional-dependencies"]
+    wanted = [*wanted, *extras["cuda"]] if kind == "cuda" else wanted
+    packages: dict[str, dict[str, set[str]]] = {}  # name and release → version of Python → hashes
+    numbers: list[str] = []
+    for python in pythons:
+        ask = "import sys; print('%d.%d' % sys.version_info[:2])"
+        numbers.append(subprocess.check_output([python, "-c", ask], text=True).strip())
+        for pin, digest in resolved(kind, python, wanted, list(packages)).items():
+            packages.setdefault(pin, {}).setdefault(numbers[-1], set()).add(digest)
+    lines = [
+        "# Made by `python3 build_zipapp.py lock`; releases and SHA-256 of their files for Linux on x86_64 with a glibc since 2.34.",
+        f"# pythons: {' '.join(numbers)}",
+    ]
+    for pin, by_python in sorted(
+        packages.items(), key=lambda row: (not row[0].startswith("torch="), row[0].lower())
+    ):
+        marker = "" if len(by_python) == len(numbers) else f" ; python_version in '{' '.join(by_python)}'"
+        hashes = sorted(set().union(*by_python.values()))
+        lines.append(" \\\n    ".join([pin + marker, *(f"--hash=sha256:{digest}" for digest in hashes)]))
+    return "\n".join(lines) + "\n"
+
+
+def resolved(kind: str, python: str, wanted: list[str], pins: list[str]) -> dict[str, str]:
+    """What pip (25 or later) would install for `python`: `name==version` → SHA-256 of the file. Hardly anything is downloaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        report, constraints = Path(folder) / "report.json", Path(folder) / "pins.txt"
+        constraints.write_text("\n".join(pins))
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "--dry-run",
+            "--quiet",
+            "--ignore-installed",
+        ]
+        command += ["--only-binary=:all:", "--report", str(report), "--constraint", str(constraints)]
+        subprocess.run([*command, *wanted], check=True)
+        table = json.loads(report.read_text())
+    found = {}
+    for row in table["install"]:
+        name, release, source = row["metadata"]["name"], row["metadata"]["version"], row["download_info"]
+        if name == "torch" and release.endswith("+cpu") != (kind == "cpu"):
+            raise SystemExit(
+                f"build_zipapp.py: torch {release} for {python} is no build for {kind}; where pip looks decides"
+            )
+        if source["url"].startswith("file:") and "+" not in release:
+            raise SystemExit(
+                f"build_zipapp.py: {name} comes from {source['url']}; a lock names files of the public index"
+            )
+        # === takes exactly this one, and not a build of the same release with a local label
+        found[f"{name}{'===' if name == 'torch' else '=='}{release}"] = source["archive_info"]["hashes"][
+            "sha256"
+        ]
+    return found
+
+
+def local_lock(folder: Path) -> str:
+    """A lock of the wheels in a folder, for `vsrv setup --wheels FOLDER --lock FILE`."""
+    lines = []
+    for wheel in sorted(folder.glob("*.whl")):
+        name, release = wheel.name.split("-")[:2]
+        lines.append(f"{name}==={release} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+    return "".join(lines)
+
+
 # ---------------------------------------------------------------- the command line
 
 
@@ -338,45 +414,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = ("pyz", "wheel")
-    parser.add_argument("what", nargs="?", choices=commands, default="pyz", help="default: pyz")
+    commands = {"pyz": write_archive, "wheel": write_wheel, "lock": write_lock}
     add = parser.add_argument
+    add("what", nargs="?", choices=commands, default="pyz", help="default: pyz")
+    add("--output", type=Path, metavar="FILE", help="where to write (default: see above)")
+    add("--cubins", default="", metavar="ARCH,…", help="pyz: ship compiled kernels: sm_80,sm_89,sm_90a")
     add(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="where to write the archive (default dist/vsrv-VERSION.pyz and a link to it)",
+        "--kind",
+        choices=("cpu", "cuda"),
+        default="cuda",
+        help="lock: for which device (default cuda); pip must find such a torch",
     )
-    add("--cubins", default="", metavar="ARCH,…", help="ship compiled kernels: sm_80,sm_89,sm_90a")
+    add(
+        "--python",
+        nargs="+",
+        default=[sys.executable],
+        help="lock: the Pythons that it is for (default: this one)",
+    )
+    add("--wheels", type=Path, metavar="DIR", help="lock: of the wheels in DIR, instead of the package index")
     arguments = parser.parse_args()
-    if arguments.what == "wheel":
-        sys.exit(wheel())
+    commands[arguments.what](arguments)
+
+
+def write_archive(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output or ROOT / "dist" / f"vsrv-{version()}.pyz"
     for path in build(output, [name for name in arguments.cubins.split(",") if name]):
         print(f"{path}  {path.stat().st_size:,} bytes")
     if arguments.output is None:
-        link = output.parent / "vsrv.pyz"
-        scratch = output.parent / ".vsrv.pyz.link"
+        link, scratch = output.parent / "vsrv.pyz", output.parent / ".vsrv.pyz.link"
         scratch.unlink(missing_ok=True)
         scratch.symlink_to(output.name)
         os.replace(scratch, link)
         print(f"{link} -> {output.name}")
 
 
-def wheel() -> int:
+def write_lock(arguments: argparse.Namespace) -> None:
+    output: Path = arguments.output or ROOT / "vsrv" / "locks" / f"{arguments.kind}.txt"
+    text = local_lock(arguments.wheels) if arguments.wheels else lock(arguments.kind, arguments.python)
+    output.write_text(text)
+    print(f"{output}: {text.count('--hash')} files")
+
+
+def write_wheel(arguments: argparse.Namespace) -> None:
     """dist/vsrv-VERSION-py3-none-any.whl; its bytes depend on the umask and the time unless both are fixed."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--wheel-dir",
-        str(ROOT / "dist"),
-        str(ROOT),
-    ]
+    folder = (arguments.output or ROOT / "dist" / "x").parent
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     with environment(SOURCE_DATE_EPOCH=str(commit_time())):
-        return subprocess.run(command, check=False, umask=0o022).returncode
+        sys.exit(subprocess.run(command, check=False, umask=0o022).returncode)
 
 
 if __name__ == "__main__":

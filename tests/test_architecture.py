@@ -24,6 +24,9 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.options_vllm": (0, None),
     "vsrv.archive": (1, None),
     "vsrv.boot": (1, None),
+    "vsrv.requirements": (1, None),
+    "vsrv.environments": (2, None),
+    "vsrv.setup": (3, None),
     "vsrv.config": (1, None),
     "vsrv.log": (1, None),
     "vsrv.systemd": (1, None),
@@ -45,8 +48,13 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.certificates": (1, None),
     "vsrv.bench": (7, "front"),
     "vsrv.keys": (7, "front"),
-    "vsrv.cli": (8, None),
-    "vsrv.__main__": (9, None),
+    "vsrv.commands": (1, None),
+    "vsrv.flags": (2, None),
+    "vsrv.docs": (3, None),
+    "vsrv.parsers": (3, None),
+    "vsrv.check": (8, None),
+    "vsrv.cli": (9, None),
+    "vsrv.__main__": (10, None),
 }
 SAME_FLOOR = {("vsrv.demo", "vsrv.demo")}
 OUTSIDE: dict[str, set[str]] = {
@@ -64,6 +72,7 @@ OUTSIDE: dict[str, set[str]] = {
     "vsrv.bench": {"orjson"},
     "vsrv.kernels": {"numpy", "numba", "llvmlite", "cuda"},
     "vsrv.models": {"torch", "safetensors"},
+    "vsrv.check": {"torch"},
     "vsrv.engine": {"torch", "numpy", "llguidance"},
     "vsrv.demo": {"torch", "safetensors", "tokenizers"},
 }

@@ -101,6 +101,11 @@ def private_folder(name: str) -> Path:
 
 def _private_dir(path: Path) -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return check_private(path)
+
+
+def check_private(path: Path) -> Path:
+    """`path`, a folder that only we can change. Raises ConfigError."""
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigError(f"cache folder {path} is a symbolic link or a file")

@@ -437,8 +437,31 @@ def shown(config: ServeConfig) -> list[str]:
         if value is None:
             text = f"# {option.name} is not set"
         else:
-            text = f"{option.name} = {_toml(value)}"
+            text = f"{option.name} = {toml_text(value)}"
         lines.append(f"{text:<60} # {entry.source}")
+    return lines
+
+
+def differing(config: ServeConfig) -> dict[str, dict[str, Any]]:
+    """Settings that are not their defaults: name → {value, default, source}; secrets are masked."""
+    return {
+        option.name: {
+            "value": MASK if option.secret else config.get(option.name),
+            "default": option.default,
+            "source": config.values[option.name].source,
+        }
+        for option in OPTIONS
+        if config.get(option.name) != option.default
+    }
+
+
+def shown_differences(config: ServeConfig) -> list[str]:
+    """`differing` as TOML lines, each with its source and the default that it replaces."""
+    lines = []
+    for name, entry in differing(config).items():
+        default = "not set" if entry["default"] is None else toml_text(entry["default"])
+        line = f"{name} = {toml_text(entry['value'])}"
+        lines.append(f"{line:<60} # {entry['source']}; default {default}")
     return lines
 
 
@@ -447,14 +470,14 @@ def _has_null(value: Any) -> bool:
     return value is None or any(_has_null(item) for item in inner)
 
 
-def _toml(value: Any) -> str:
-    """A value as TOML. There is no null in it, so an object that has one is written as JSON in a text."""
+def toml_text(value: Any) -> str:
+    """A value in TOML's form. There is no null in it, so an object that has one is written as JSON in a text."""
     if isinstance(value, dict):
         if _has_null(value):
-            return _toml(json.dumps(value))
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+            return toml_text(json.dumps(value))
+        return "{" + ", ".join(f"{toml_text(key)} = {toml_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
+        return "[" + ", ".join(toml_text(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -44,7 +44,14 @@ class EngineError(VsrvError):
 
 
 class ConfigError(VsrvError):
-    """The configuration or the model folder cannot be served; the message names the flag that fixes it. Exit status 78."""
+    """The configuration or the model folder cannot be served; the message names the flag that fixes it. Exit status 78.
+
+    remedy: words that could go on the command line and would help, such as `--max-model-len 4096`; empty where there are none.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class UnsupportedModelError(ConfigError):

@@ -29,6 +29,15 @@ class HubOptions:
 
 def resolve(model: str, options: HubOptions, progress: Callable[[str], None]) -> Path:
     """The folder of a model, downloaded if it must be. Raises ConfigError that says what to do."""
+    return _local(model) or _from_hub(model, options, progress)
+
+
+def find(model: str, options: HubOptions) -> Path | None:
+    """The folder of a model that is complete without a download, else None. Raises ConfigError for what can be no model."""
+    return _local(model) or _cached(model, options)
+
+
+def _local(model: str) -> Path | None:
     path = Path(model).expanduser()
     if path.is_dir():
         return path
@@ -38,35 +47,44 @@ def resolve(model: str, options: HubOptions, progress: Callable[[str], None]) ->
         )
     if model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
         raise ConfigError(f"{model}: no such folder, and no hub id of the form organisation/name")
-    return _from_hub(model, options, progress)
+    return None
+
+
+def _cached(model: str, options: HubOptions) -> Path | None:
+    from huggingface_hub import errors
+
+    try:
+        folder = _snapshot(model, options, lambda line: None, True)
+    except errors.LocalEntryNotFoundError:
+        return None
+    return folder if is_complete(folder) else None
+
+
+def _snapshot(model: str, options: HubOptions, progress: Callable[[str], None], local_only: bool) -> Path:
+    import huggingface_hub
+
+    return Path(
+        huggingface_hub.snapshot_download(
+            model,
+            revision=options.revision,
+            cache_dir=options.download_dir,
+            token=options.token or None,
+            allow_patterns=_PATTERNS,
+            ignore_patterns=_IGNORED,
+            local_files_only=local_only,
+            tqdm_class=progress_class(model, progress),
+        )
+    )
 
 
 def _from_hub(model: str, options: HubOptions, progress: Callable[[str], None]) -> Path:
-    import huggingface_hub
     from huggingface_hub import errors
 
-    def snapshot(local_only: bool) -> Path:
-        return Path(
-            huggingface_hub.snapshot_download(
-                model,
-                revision=options.revision,
-                cache_dir=options.download_dir,
-                token=options.token or None,
-                allow_patterns=_PATTERNS,
-                ignore_patterns=_IGNORED,
-                local_files_only=local_only,
-                tqdm_class=progress_class(model, progress),
-            )
-        )
-
+    if (folder := _cached(model, options)) is not None:
+        return folder
+    progress(f"{model} is not in the cache: downloading")
     try:
-        folder = snapshot(True)
-        if is_complete(folder):
-            return folder
-    except errors.LocalEntryNotFoundError:
-        progress(f"{model} is not in the cache: downloading")
-    try:
-        folder = snapshot(False)
+        folder = _snapshot(model, options, progress, False)
     except errors.GatedRepoError:
         raise ConfigError(f"{model} is gated: accept its terms on the hub and give --hf-token") from None
     except errors.RevisionNotFoundError:

@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,12 @@ from vsrv.keyfile import (
 )
 
 _SPAN = re.compile(r"(\d{1,6})([smhdw])")
+_LIMITS = {
+    "requests_per_minute": "requests that the key may send in a minute, else 429 (default: no limit)",
+    "tokens_per_minute": "tokens of prompts and answers in a minute, else 429 (default: no limit)",
+    "max_concurrent": "requests at once, else 429 (default: no limit)",
+    "max_priority": "how far below 0, that is before others, `priority` of a request may go (default: no limit)",
+}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -42,9 +48,8 @@ class NewKey:
     note: str
 
 
-def run(arguments: Sequence[str], parser: argparse.ArgumentParser) -> int:
-    """Run one subcommand. Raises ConfigError."""
-    options = _arguments(arguments, parser)
+def run(options: argparse.Namespace) -> int:
+    """Run one subcommand, as `add_arguments` has parsed it. Raises ConfigError."""
     if not options.api_key_file:
         raise ConfigError("which file? give --api-key-file FILE or set VSRV_API_KEY_FILE")
     path, now = Path(options.api_key_file), datetime.now(UTC).replace(microsecond=0)
@@ -165,7 +170,8 @@ def moment(text: str | None, now: datetime) -> datetime | None:
     return made if made.tzinfo is not None else made.replace(tzinfo=UTC)
 
 
-def _arguments(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse.Namespace:
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """`parser` with the subcommands of `vsrv keys`."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="new|list|revoke|rotate")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -185,16 +191,16 @@ def _arguments(arguments: Sequence[str], parser: argparse.ArgumentParser) -> arg
         "--scopes", default="inference", help=f"some of {','.join(SCOPES)} (default %(default)s)"
     )
     new.add_argument("--expires", metavar="WHEN", help="90d, or a date such as 2027-01-01 (default: never)")
-    for name in RateLimits.__slots__:
-        new.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N")
+    for name, text in _LIMITS.items():
+        new.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
     new.add_argument("--scrypt", action="store_true", help="slow hash: costs 40 ms of CPU when first used")
     new.add_argument("--note", default="", help="free text for people")
     add("list", "Show all keys, without their hashes.")
-    add("revoke", "Make a key useless at once.").add_argument("id")
+    add("revoke", "Make a key useless at once.").add_argument("id", help="which key")
     rotate = add("rotate", "Make a successor of a key; the old one works for a while.")
-    rotate.add_argument("id")
+    rotate.add_argument("id", help="which key")
     rotate.add_argument("--overlap", default="24h", help="how long the old key works (default %(default)s)")
-    return parser.parse_args(list(arguments))
+    return parser
 
 
 @contextlib.contextmanager

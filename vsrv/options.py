@@ -744,6 +744,16 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
+EXPIRY_WARN_DAYS = 14  # before a certificate or a key ends: two tries of a weekly renewal are left
+
+# option → name of the file in systemd's $CREDENTIALS_DIRECTORY that is taken when nothing else is given
+CREDENTIALS: Mapping[str, str] = {
+    "api-key-file": "keys.toml",
+    "ssl-certfile": "tls.crt",
+    "ssl-keyfile": "tls.key",
+    "ssl-ca-certs": "client-ca.crt",
+}
+
 GROUPS: tuple[tuple[str, str], ...] = (
     ("network", "where to listen, TLS, limits of the HTTP layer"),
     ("security", "keys and origins"),

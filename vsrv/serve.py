@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from vsrv.api.schema import ModelFacts, SamplingDefaults
     from vsrv.engine_client import EngineClient
     from vsrv.http.tls import TlsFiles, TlsKeeper
+    from vsrv.hub import HubOptions
     from vsrv.prepare_client import PrepareClient
     from vsrv.supervisor import Supervisor
 
 EXIT_CONFIG = 78
 _TICK_S = 1.0  # between two looks at certificates, state and the service manager
 _WARN_EVERY_S = 86400.0
-_SPARE_FDS = 256  # beside the connections: engine, prepare child, model files, log
+SPARE_FDS = 256  # beside the connections: engine, prepare child, model files, log
 Reread = Callable[[], ServeConfig]
 _DEMO_NAME = "demo"
 
@@ -89,7 +90,7 @@ def _has_keys(config: ServeConfig) -> bool:
 def _raise_file_limit(connections: int) -> None:
     """Room for every connection that --max-connections allows, as far as the hard limit lets us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _SPARE_FDS
+    wanted = connections + SPARE_FDS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
@@ -152,10 +153,11 @@ def _tls(config: ServeConfig) -> TlsKeeper | None:
         return None
     from vsrv.http.tls import TlsKeeper
 
-    return TlsKeeper(_tls_files(config))
+    return TlsKeeper(tls_files(config))
 
 
-def _tls_files(config: ServeConfig) -> TlsFiles:
+def tls_files(config: ServeConfig) -> TlsFiles:
+    """What the --ssl-* options say, for a configuration with TLS."""
     from vsrv.http.tls import TlsFiles
 
     return TlsFiles(
@@ -323,7 +325,7 @@ class Front:
             except ConfigError as error:
                 self._log.event("error", f"reload: {error}; keeping the old one")
         if self._tls is not None:
-            await self._reload_tls(self._tls, _tls_files(config) if config.get("ssl-certfile") else None)
+            await self._reload_tls(self._tls, tls_files(config) if config.get("ssl-certfile") else None)
         if self._loaded.app is not None:
             self._notifier.ready("serving")
 
@@ -440,8 +442,7 @@ class Front:
             return demo.model_path()
         from vsrv import hub
 
-        options = hub.HubOptions(config.get("revision"), config.get("download-dir"), config.get("hf-token"))
-        return hub.resolve(model, options, lambda line: self._log.event("info", line))
+        return hub.resolve(model, hub_options(config), lambda line: self._log.event("info", line))
 
     async def _wait_for_spec(self, engine: EngineClient) -> None:
         """Raises ConfigError if the engine refuses the model: that explains more than what its other files lack."""
@@ -504,6 +505,13 @@ class Front:
         if self._loaded.app is not None:
             return await self._loaded.app.scrape(request)
         return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
+
+
+def hub_options(config: ServeConfig) -> HubOptions:
+    """Where a hub id comes from."""
+    from vsrv.hub import HubOptions
+
+    return HubOptions(config.get("revision"), config.get("download-dir"), config.get("hf-token"))
 
 
 def _reload_keys(app: App, config: ServeConfig) -> None:
@@ -639,6 +647,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
                 fingerprint=_fingerprint(config, folder),
                 created=int((folder / "config.json").stat().st_mtime),
+                root_path=get("root-path").rstrip("/"),
             ),
         )
         app.watch_keys()

@@ -10,13 +10,13 @@ import pytest
 from vsrv.config import EngineConfig
 from vsrv.engine.memory import Room, plan_memory, step_bytes
 from vsrv.errors import ConfigError
+from vsrv.kernels.facts import KernelFacts
 
 SPEC: Any = SimpleNamespace(
-    num_kv_heads=1, head_dim=32, num_layers=2, num_parameters=1000, max_position_embeddings=4096
-)
-KERNELS: Any = SimpleNamespace(
-    block_size=32, num_threads=1, kv_block_bytes=lambda heads, size, dtype: (1024, 1024)
-)
+    num_kv_heads=1, head_dim=32, num_layers=2, num_parameters=1000, max_position_embeddings=4096, vocab_size=1000,
+    buffer_widths={"residual": 64, "qkv": 96, "gate_up": 256},
+)  # fmt: skip
+KERNELS: Any = KernelFacts("cpu", ("float32",), 32, None, lambda heads, size, dtype: (1024, 1024))
 
 ROOM = Room(1 << 30, 0.3, 64, 512)
 
@@ -38,20 +38,28 @@ def test_the_hint_names_the_option_that_decided(given: dict[str, int], remedy: s
     assert plan_memory(EngineConfig("m", max_model_len=320, **enough), SPEC, KERNELS, "float32", ROOM)  # type: ignore[arg-type]
 
 
+def test_auto_takes_the_length_that_fits() -> None:
+    config = EngineConfig("m", num_gpu_blocks_override=3)
+    assert plan_memory(config, SPEC, KERNELS, "float32", ROOM).max_model_len == 96
+    plenty = plan_memory(EngineConfig("m"), SPEC, KERNELS, "float32", ROOM)
+    assert plenty.max_model_len == SPEC.max_position_embeddings
+    with pytest.raises(ConfigError, match="--block-size 16") as error:
+        plan_memory(EngineConfig("m", block_size=16), SPEC, KERNELS, "float32", ROOM)
+    assert error.value.remedy == "--block-size 32"
+
+
 def test_a_gpu_is_filled_and_a_host_is_not() -> None:
-    sizes = {"buffer_widths": {"residual": 64, "qkv": 96, "gate_up": 256}, "vocab_size": 1000}
-    spec: Any = SimpleNamespace(**(vars(SPEC) | sizes))
-    host = plan_memory(EngineConfig("m"), spec, KERNELS, "float32", ROOM)
+    host = plan_memory(EngineConfig("m"), SPEC, KERNELS, "float32", ROOM)
     assert (host.max_num_seqs, host.max_num_batched_tokens) == (64, 512)
     assert host.num_blocks == 64 * 4096 // 32, "all sequences fit into 30 %"
     room = Room(1 << 30, 1.0, 256, 8192, fills=True, reserve_bytes=100 << 20)
-    budget = plan_memory(EngineConfig("m"), spec, KERNELS, "bfloat16", room)
-    taken = 2000 + (100 << 20) + step_bytes(spec, "bfloat16", 256, 8192)
+    budget = plan_memory(EngineConfig("m"), SPEC, KERNELS, "bfloat16", room)
+    taken = 2000 + (100 << 20) + step_bytes(SPEC, "bfloat16", 256, 8192)
     assert budget.num_blocks == ((1 << 30) - taken) // budget.block_bytes
     with pytest.raises(ConfigError, match="the weights need"):
         plan_memory(
             EngineConfig("m", load_format="dummy"),
-            spec,
+            SPEC,
             KERNELS,
             "bfloat16",
             Room(1000, 1.0, 8, 8, fills=True),

@@ -10,6 +10,7 @@ import torch
 from sampling_table import SAMPLINGS
 
 from vsrv.kernels import AttentionMetadata, HeadShape, Kernels, reference
+from vsrv.kernels.facts import kernel_facts
 from vsrv.messages import SamplingParams
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -357,3 +358,11 @@ def test_the_team_survives_many_small_and_large_jobs(kernels: Kernels) -> None:
         if i % 2:
             assert expected is None or torch.equal(out, expected)
             expected = out
+
+
+def test_the_facts_that_are_known_without_kernels(kernels: Kernels) -> None:
+    facts = kernel_facts("cpu")
+    for name in ("name", "dtypes", "block_size", "activation_dtype"):
+        assert getattr(facts, name) == getattr(kernels, name)
+    for heads, size, dtype in itertools.product((1, 8), (32, 80, 128), facts.dtypes):
+        assert facts.kv_block_bytes(heads, size, dtype) == kernels.kv_block_bytes(heads, size, dtype)

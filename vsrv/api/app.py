@@ -25,7 +25,7 @@ class App:
         self._parts = parts
         self._options = options
         self._intake = Intake(parts, options)
-        admin = Admin(parts, options, self._intake)
+        admin = Admin(parts, options, self._intake, lambda: self.routes)
         self._scrape_router = Router((admin.scrape,))
         self._router = Router((*admin.routes(), *Generating(parts, options, self._intake).routes()))
         self._error_bodies = {dialect.path: dialect.error_body for dialect in DIALECTS}

@@ -117,6 +117,10 @@ class Keys:
         """Whether a key must be sent. An empty key file lets nobody in rather than everybody."""
         return bool(self._given) or self._path is not None
 
+    @property
+    def required_for_metrics(self) -> bool:
+        return self.required and self._policy.metrics_need_key
+
     async def identify(self, headers: Headers, auth: AuthClass) -> Caller:
         """Who sent a request. Raises UserError 401 where a key is needed and missing or wrong, 403 when it lacks the scope."""
         scope = _NEEDED.get(auth)

@@ -6,6 +6,7 @@ A name has one row for each dialect at most. What the values mean together is in
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vsrv.api.fields import Field, Table, table
@@ -117,8 +118,8 @@ _ANSWERING = (
     Field("stream_interval", "integer", "without effect: every token is sent at once", 1, 1 << 20, 1, GENERATING),
 )
 _PROMPTING = (
-    Field("messages", "list", "the conversation, oldest first", 1, 4096, None, TEMPLATED,
-          schema={"items": _MESSAGE}),
+    Field("messages", "list", "the conversation, oldest first", 1, 4096, None, (CHAT,), required=True, schema={"items": _MESSAGE}),
+    Field("messages", "list", "a conversation for the template, oldest first", 1, 4096, None, (TOKENIZE,), schema={"items": _MESSAGE}),
     Field("prompt", "any", "a text, token ids, or a list of either", dialects=(COMPLETIONS,), required=True, schema=_PROMPT),
     Field("prompt", "text", "the text to be tokenised", 0, "longest_text", None, (TOKENIZE,)),
     Field("tokens", "token_ids", "the ids to be spelled", 0, "most_tokens_read", None, (DETOKENIZE,), required=True),
@@ -184,4 +185,43 @@ STREAM_OPTIONS = table(
         "with include_usage: send the usage on every chunk",
         default=False,
     ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What has to hold between fields, as a JSON schema of the body; api/schema.py refuses what breaks it."""
+
+    dialects: tuple[str, ...]
+    schema: Mapping[str, Any]
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {"required": list(fields), "properties": fields}
+
+
+RULES = (
+    Rule(
+        GENERATING, {"if": _given(stream_options={"type": "object"}), "then": _given(stream={"const": True})}
+    ),
+    Rule(
+        GENERATING,
+        {"not": _given(stream={"const": True}, prompt_logprobs={"type": "integer", "minimum": 1})},
+    ),
+    Rule(
+        GENERATING,
+        {"not": _given(n={"type": "integer", "minimum": 2}, temperature={"type": "number", "maximum": 1e-5})},
+    ),
+    Rule(
+        (CHAT,),
+        {
+            "if": _given(top_logprobs={"type": "integer", "minimum": 1}),
+            "then": _given(logprobs={"const": True}),
+        },
+    ),
+    Rule(
+        (CHAT,),
+        {"not": _given(continue_final_message={"const": True}, add_generation_prompt={"const": True})},
+    ),
+    Rule((TOKENIZE,), {"anyOf": [_given(prompt={"type": "string"}), _given(messages={"type": "array"})]}),
 )

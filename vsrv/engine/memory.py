@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vsrv.config import EngineConfig
 from vsrv.errors import ConfigError
-from vsrv.kernels import Kernels
+from vsrv.kernels.facts import CacheFacts
 from vsrv.models.spec import ModelSpec
 
 _CPU_SHARE = 0.30  # of what the host or cgroup leaves after the weights
@@ -28,6 +28,8 @@ class Budget:
     max_num_seqs: int
     max_num_batched_tokens: int
     lines: tuple[str, ...]
+    weight_bytes: int
+    step_bytes: int  # buffers of the largest step
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,11 @@ def host_room(num_threads: int) -> Room:
         _CPU_MAX_BATCHED_TOKENS,
         workers=f"{num_threads} threads",
     )
+
+
+def num_threads(asked: int) -> int:
+    """--threads, or for 0 every core that this process may use."""
+    return asked or len(os.sched_getaffinity(0))
 
 
 def available_bytes() -> int:
@@ -90,60 +97,83 @@ def _cgroup_files() -> list[tuple[Path, Path]]:
     return pairs
 
 
-def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: Kernels, dtype: str, room: Room) -> Budget:
+def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: CacheFacts, dtype: str, room: Room) -> Budget:
     """Fit the KV cache: an explicit size is taken, else what `room` says of max_num_seqs x max_model_len and what is left.
 
     Raises ConfigError, with the flags that would work, if not even one sequence of the asked length fits.
     """
+    block_size = kernels.block_size
+    if config.block_size not in (None, block_size):
+        raise ConfigError(
+            f"--block-size {config.block_size}: the {kernels.name} kernels have blocks of {block_size} tokens",
+            f"--block-size {block_size}",
+        )
     k_bytes, v_bytes = kernels.kv_block_bytes(spec.num_kv_heads, spec.head_dim, dtype)
     block_bytes = (k_bytes + v_bytes) * spec.num_layers
     weight_bytes = spec.num_parameters * _DTYPE_BYTES[dtype]
-    free_bytes = room.free_bytes
-    if (config.load_format != "dummy" or room.fills) and weight_bytes > free_bytes:
-        raise ConfigError(
-            f"the weights need {_gib(weight_bytes)} and {_gib(free_bytes)} are free: use a smaller model or --dtype bfloat16"
-        )
     length = _model_len(config, spec)
     seqs = config.max_num_seqs or room.max_num_seqs
     batched = max(config.max_num_batched_tokens or room.max_num_batched_tokens, 1)
-    wanted = seqs * -(-length // kernels.block_size)
-    if config.num_gpu_blocks_override:
-        num_blocks, source = config.num_gpu_blocks_override, "--num-gpu-blocks-override"
-    elif config.kv_cache_memory_bytes:
-        num_blocks, source = config.kv_cache_memory_bytes // block_bytes, "--kv-cache-memory-bytes"
-    else:
-        left = free_bytes - weight_bytes - room.reserve_bytes
-        if room.fills:
-            left -= step_bytes(spec, dtype, seqs, batched)
-        share = max(0, int(left * room.share)) // block_bytes
-        fits = room.fills or share < wanted
-        num_blocks = share if fits else wanted
-        source = f"{room.share:.0%} of what is left" if fits else "all sequences"
-    fitting = num_blocks * kernels.block_size
+    buffers = step_bytes(spec, kernels.activation_dtype or dtype, seqs, batched)
+    _check_weights(config, weight_bytes, dtype, room)
+    wanted = seqs * -(-length // block_size)
+    left = room.free_bytes - weight_bytes - room.reserve_bytes - (buffers if room.fills else 0)
+    num_blocks, source = _num_blocks(config, room, left, block_bytes, wanted)
+    fitting = num_blocks * block_size
     if fitting < length:
-        if config.max_model_len is not None or fitting < 2 * kernels.block_size:
-            blocks = -(-length // kernels.block_size)
-            need = blocks * block_bytes
-            remedy = (
-                f"--num-gpu-blocks-override {blocks}"
-                if config.num_gpu_blocks_override
-                else f"--kv-cache-memory-bytes {need}"
-            )
-            if fitting >= 2:
-                remedy = f"--max-model-len {fitting} or {remedy}"
-            raise ConfigError(
-                f"one sequence of {length} tokens needs {_gib(need)} of KV cache and {_gib(num_blocks * block_bytes)} are "
-                f"there ({source}): use {remedy}"
-            )
+        if config.max_model_len is not None or fitting < 2 * block_size:
+            raise _too_small(config, length, num_blocks, block_size, block_bytes, source)
         length = fitting
     lines = (
         f"weights        {_gib(weight_bytes):>10}  {spec.num_parameters / 1e6:,.1f} million parameters, {dtype}",
-        f"KV cache       {_gib(num_blocks * block_bytes):>10}  {num_blocks:,} blocks of {kernels.block_size} tokens ({source})",
-        f"per token      {block_bytes // kernels.block_size:>8,} B  so {fitting:,} tokens fit, {fitting / length:,.1f} sequences of full length",
+        f"activations    {_gib(buffers):>10}  buffers of a step of {batched:,} tokens",
+        f"KV cache       {_gib(num_blocks * block_bytes):>10}  {num_blocks:,} blocks of {block_size} tokens ({source})",
+        f"per token      {block_bytes // block_size:>8,} B  so {fitting:,} tokens fit, {fitting / length:,.1f} sequences of full length",
         f"max_model_len  {length:>10,}  tokens in one sequence, prompt and output",
         f"max_num_seqs   {seqs:>10,}  sequences at once, {batched:,} tokens a step, {room.workers}",
     )
-    return Budget(num_blocks, block_bytes, length, seqs, batched, lines)
+    return Budget(num_blocks, block_bytes, length, seqs, batched, lines, weight_bytes, buffers)
+
+
+def _check_weights(config: EngineConfig, weight_bytes: int, dtype: str, room: Room) -> None:
+    if (config.load_format != "dummy" or room.fills) and weight_bytes > room.free_bytes:
+        raise ConfigError(
+            f"the weights need {_gib(weight_bytes)} and {_gib(room.free_bytes)} are free: use a smaller model or --dtype bfloat16",
+            "--dtype bfloat16" if dtype == "float32" and weight_bytes // 2 <= room.free_bytes else "",
+        )
+
+
+def _num_blocks(
+    config: EngineConfig, room: Room, left: int, block_bytes: int, wanted: int
+) -> tuple[int, str]:
+    """(blocks, what decided). left: bytes beside the weights. wanted: blocks that all sequences can use."""
+    if config.num_gpu_blocks_override:
+        return config.num_gpu_blocks_override, "--num-gpu-blocks-override"
+    if config.kv_cache_memory_bytes:
+        return config.kv_cache_memory_bytes // block_bytes, "--kv-cache-memory-bytes"
+    share = max(0, int(left * room.share)) // block_bytes
+    if room.fills or share < wanted:
+        return share, f"{room.share:.0%} of what is left"
+    return wanted, "all sequences"
+
+
+def _too_small(
+    config: EngineConfig, length: int, num_blocks: int, block_size: int, block_bytes: int, source: str
+) -> ConfigError:
+    """Not one sequence fits: the error with the flags that would work."""
+    fitting, blocks = num_blocks * block_size, -(-length // block_size)
+    need = blocks * block_bytes
+    larger = (
+        f"--num-gpu-blocks-override {blocks}"
+        if config.num_gpu_blocks_override
+        else f"--kv-cache-memory-bytes {need}"
+    )
+    shorter = f"--max-model-len {fitting}" if fitting >= 2 else ""
+    return ConfigError(
+        f"one sequence of {length} tokens needs {_gib(need)} of KV cache and {_gib(num_blocks * block_bytes)} are "
+        f"there ({source}): use {' or '.join(filter(None, (shorter, larger)))}",
+        shorter or larger,
+    )
 
 
 def step_bytes(spec: ModelSpec, dtype: str, seqs: int, tokens: int) -> int:
@@ -158,7 +188,8 @@ def _model_len(config: EngineConfig, spec: ModelSpec) -> int:
     if config.max_model_len > spec.max_position_embeddings:
         raise ConfigError(
             f"--max-model-len {config.max_model_len} is above what the model was made for "
-            f"(max_position_embeddings {spec.max_position_embeddings})"
+            f"(max_position_embeddings {spec.max_position_embeddings})",
+            f"--max-model-len {spec.max_position_embeddings}",
         )
     return config.max_model_len
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from array import array
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vsrv import boot, models
@@ -18,6 +19,7 @@ from vsrv.config import EngineConfig
 from vsrv.engine import devices
 from vsrv.engine.blocks import BlockPool
 from vsrv.engine.engine import Engine, Output
+from vsrv.engine.grammar import Grammars
 from vsrv.engine.memory import Budget, plan_memory
 from vsrv.engine.runner import ModelRunner
 from vsrv.engine.scheduler import Scheduler, SchedulerLimits
@@ -41,6 +43,9 @@ from vsrv.messages import (
 )
 
 BEAT_INTERVAL_S = 0.5
+_COMPILE_POLL_S = (
+    0.002  # how often to look for a grammar when nothing else is to do; most take less than this
+)
 EXIT_CONFIG = 78
 _READ_BYTES = 1 << 20
 _MAX_OUTBOX_BYTES = (
@@ -175,10 +180,6 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
     )
     device = devices.open_device(name, config, lambda line: front.send(Loading("kernels", detail=line)))
     ops = device.kernels
-    if config.block_size not in (None, ops.block_size):
-        raise ConfigError(
-            f"--block-size {config.block_size}: the {name} kernels have blocks of {ops.block_size} tokens"
-        )
     options = models.LoadOptions(config.dtype, config.load_format, config.seed, 0)
     dtype = options.resolved_dtype(spec, ops)
     budget = plan_memory(config, spec, ops, dtype, device.room)
@@ -190,12 +191,15 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
             last[0] = fraction
             front.send(Loading("weights", fraction, f"{spec.num_parameters / 1e6:,.0f} million parameters"))
 
-    model = models.load_model(folder, spec, ops, options, progress)
+    with ThreadPoolExecutor(1) as beside:  # a large vocabulary takes a second
+        building = beside.submit(Grammars, folder, spec.vocab_size)
+        model = models.load_model(folder, spec, ops, options, progress)
+        grammars = building.result()
     front.send(Loading("cache"))
     ops.prepare(model.kernel_shapes(budget.max_num_seqs, budget.max_num_batched_tokens))
     model.reserve(budget.max_num_batched_tokens, budget.max_num_seqs)
     runner = ModelRunner(model, ops, budget.num_blocks, budget.max_num_seqs, device.placement)
-    engine = _assemble(config, budget, runner, ops.block_size, device.lag)
+    engine = _assemble(config, budget, runner, ops.block_size, device.lag, grammars)
     front.send(Loading("warmup"))
     warm_up(engine, spec.vocab_size)
     if device.capture is not None:
@@ -217,7 +221,12 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
 
 
 def _assemble(
-    config: EngineConfig, budget: Budget, runner: ModelRunner, block_size: int, default_lag: int
+    config: EngineConfig,
+    budget: Budget,
+    runner: ModelRunner,
+    block_size: int,
+    default_lag: int,
+    grammars: Grammars,
 ) -> Engine:
     limits = SchedulerLimits(
         budget.max_num_seqs,
@@ -228,7 +237,7 @@ def _assemble(
     )
     pool = BlockPool(budget.num_blocks, block_size, config.enable_prefix_caching)
     lag = default_lag if config.async_scheduling is None else int(config.async_scheduling)
-    return Engine(runner, Scheduler(limits, pool), block_size, lag, config.seed)
+    return Engine(runner, Scheduler(limits, pool), block_size, lag, config.seed, grammars)
 
 
 def warm_up(engine: Engine, vocab_size: int) -> None:
@@ -265,7 +274,8 @@ def serve_forever(engine: Engine, front: FrontSocket) -> int:
     last_beat, last_queues = 0.0, (-1, -1)
     while True:
         busy = engine.has_work() and not front.is_behind
-        frames = front.read(0.0 if busy else BEAT_INTERVAL_S)
+        idle = _COMPILE_POLL_S if engine.only_compiles else BEAT_INTERVAL_S
+        frames = front.read(0.0 if busy and not engine.only_compiles else idle)
         if frames is None:
             return 0
         for frame in frames:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsrv.errors import ConfigError
+from vsrv.options import EXPIRY_WARN_DAYS
 
 # TLS 1.3 suites are all AEAD; for 1.2 ephemeral keys and AEAD only (Mozilla's intermediate set without DHE).
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-_WARN_DAYS = 14  # two tries of a weekly renewal are left
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class TlsKeeper:
         days = (self.not_after - now) / 86400
         if days < 0:
             return f"the certificate {self._files.certfile} has expired: clients refuse it"
-        if days < _WARN_DAYS:
+        if days < EXPIRY_WARN_DAYS:
             return f"the certificate {self._files.certfile} expires in {math.floor(days)} days"
         return None
 
@@ -108,6 +108,24 @@ def not_after(certfile: str) -> float:
         return x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0].not_valid_after_utc.timestamp()
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ssl-certfile {certfile}: {error}") from None
+
+
+def certificate_names(certfile: str) -> list[str]:
+    """DNS names and addresses that the first certificate of a PEM file is for: clients look at nothing else (RFC 9110 section 4.3.4).
+
+    Raises ConfigError.
+    """
+    from cryptography import x509
+
+    try:
+        first = x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0]
+        names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--ssl-certfile {certfile}: {error}") from None
+    addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    return [*names.get_values_for_type(x509.DNSName), *addresses]
 
 
 def _fingerprint(files: TlsFiles) -> Fingerprint:

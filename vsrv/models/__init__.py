@@ -13,6 +13,7 @@ from typing import Any
 
 from vsrv.errors import UnsupportedModelError
 from vsrv.kernels import Kernels
+from vsrv.kernels.facts import CacheFacts
 from vsrv.models.decoder import Model
 from vsrv.models.loading import load_decoder
 from vsrv.models.spec import Family, ModelSpec, read_config
@@ -47,13 +48,14 @@ class LoadOptions:
     seed: int
     max_model_len: int
 
-    def resolved_dtype(self, spec: ModelSpec, kernels: Kernels) -> str:
+    def resolved_dtype(self, spec: ModelSpec, kernels: CacheFacts) -> str:
         """The type to compute with. Raises UnsupportedModelError naming what the device has."""
         if self.dtype == "auto":
             return spec.dtype if spec.dtype in kernels.dtypes else kernels.dtypes[0]
         if self.dtype not in kernels.dtypes:
             raise UnsupportedModelError(
-                f"dtype {self.dtype!r} is not supported on {kernels.name}; supported: auto, {', '.join(kernels.dtypes)}"
+                f"dtype {self.dtype!r} is not supported on {kernels.name}; supported: auto, {', '.join(kernels.dtypes)}",
+                f"--dtype {kernels.dtypes[0]}",
             )
         return self.dtype
 

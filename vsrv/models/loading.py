@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -88,6 +89,26 @@ def load_decoder(
         reader = DummyReader(kernels, dtype, dummy_seed or 0)
     else:
         reader = WeightReader(checkpoint, kernels, dtype)
+    weights = decoder_weights(reader, spec, progress)
+    if checkpoint is not None:
+        _check_unread(checkpoint, spec)
+        checkpoint.close()
+    progress(1.0)
+    return weights
+
+
+class Reader(Protocol):
+    """Where weights come from: a checkpoint, random numbers, or only the headers of a checkpoint."""
+
+    def linear(
+        self, names: tuple[str, ...], sizes: tuple[int, ...], k: int, bias: bool, axis: int | None
+    ) -> Linear: ...
+
+    def norm(self, name: str, size: int) -> torch.Tensor: ...
+
+
+def decoder_weights(reader: Reader, spec: ModelSpec, progress: Callable[[float], None]) -> DecoderWeights:
+    """Ask `reader` for everything that a decoder has, by the names of its checkpoint."""
     embedding = reader.linear(("model.embed_tokens",), (spec.vocab_size,), spec.hidden_size, False, 0)
     layers = []
     for index in range(spec.num_layers):
@@ -97,14 +118,10 @@ def load_decoder(
     head = embedding
     if not spec.tied:
         head = reader.linear(("lm_head",), (spec.vocab_size,), spec.hidden_size, False, 0)
-    if checkpoint is not None:
-        _check_unread(checkpoint, spec)
-        checkpoint.close()
-    progress(1.0)
     return DecoderWeights(embedding, tuple(layers), final_norm, head)
 
 
-def _layer(reader: WeightReader | DummyReader, spec: ModelSpec, index: int) -> Layer:
+def _layer(reader: Reader, spec: ModelSpec, index: int) -> Layer:
     prefix = f"model.layers.{index}"
     attention = f"{prefix}.self_attn"
     hidden, q, kv = spec.hidden_size, spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
@@ -129,9 +146,13 @@ def _layer(reader: WeightReader | DummyReader, spec: ModelSpec, index: int) -> L
 
 def _check_unread(checkpoint: Checkpoint, spec: ModelSpec) -> None:
     """A tensor that no part asked for means that this is another network than config.json says."""
-    unknown = [name for name in checkpoint.unread() if not _HARMLESS.search(name)]
-    if spec.tied:
-        unknown = [name for name in unknown if name != "lm_head.weight"]
+    unknown = unexpected(checkpoint.unread(), spec)
     if unknown:
         shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         raise ConfigError(f"{checkpoint.folder}: unexpected tensors for {spec.architecture}: {shown}")
+
+
+def unexpected(names: Iterable[str], spec: ModelSpec) -> list[str]:
+    """Those of `names`, which no part asked for, that are parameters."""
+    unknown = [name for name in names if not _HARMLESS.search(name)]
+    return [name for name in unknown if not (spec.tied and name == "lm_head.weight")]

@@ -42,6 +42,9 @@ class MappedTensors:
     def keys(self) -> Iterable[str]:
         return self._table.keys()
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._table[name]["shape"])
+
     def get_tensor(self, name: str) -> torch.Tensor:
         """The tensor `name`, in the memory of the map."""
         row = self._table[name]

@@ -53,6 +53,19 @@ class Checkpoint:
         self._open.clear()
 
 
+def read_shapes(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """(shape of every tensor, bytes of all files), from the headers of the files alone. Raises ConfigError; so does a file that is
+    shorter or longer than its header says."""
+    file_of = _tensor_files(folder)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(set(file_of.values())):
+        opened = _open(folder / file)
+        for name in opened.keys():  # noqa: SIM118 - it is no mapping
+            if file_of.get(name) == file:
+                shapes[name] = _shape(opened, name)
+    return shapes, sum(_num_bytes(folder / file) for file in set(file_of.values()))
+
+
 def _open(path: Path) -> Any:
     try:
         view = boot.embedded(path)
@@ -63,6 +76,17 @@ def _open(path: Path) -> Any:
         raise ConfigError(f"{path} is named by the index but missing: the download is incomplete") from None
     except (SafetensorError, ValueError, OSError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def _shape(opened: Any, name: str) -> tuple[int, ...]:
+    return (
+        opened.shape(name) if isinstance(opened, MappedTensors) else tuple(opened.get_slice(name).get_shape())
+    )
+
+
+def _num_bytes(path: Path) -> int:
+    view = boot.embedded(path)
+    return path.stat().st_size if view is None else len(view)
 
 
 def _tensor_files(folder: Path) -> dict[str, str]:

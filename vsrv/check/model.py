@@ -1,0 +1,113 @@
+"""The model folder: config.json, tokenizer, chat template, sampling defaults, weights by their headers. Loads no weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vsrv import hub, models
+from vsrv.check.finding import Finding, failed
+from vsrv.config import EngineConfig, ServeConfig
+from vsrv.errors import ConfigError
+from vsrv.models.spec import ModelSpec
+from vsrv.models.verify import verify_decoder
+from vsrv.serve import hub_options, model_facts
+from vsrv.text.template import ChatTemplate, load_template_source, tokenizer_config
+from vsrv.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedModel:
+    """What the memory plan needs; `spec` is None where the model is not here or not understood."""
+
+    findings: tuple[Finding, ...]
+    folder: Path | None = None
+    spec: ModelSpec | None = None
+
+
+def check_model(config: ServeConfig) -> CheckedModel:
+    """Everything that `serve` would read of the model, but the weights themselves."""
+    try:
+        folder = _folder(config)
+    except ConfigError as error:
+        return CheckedModel((failed("model", error, "vsrv serve MODEL"),))
+    if folder is None:
+        message = f"{config.get('model')} is not in the cache: `vsrv serve` downloads it first; nothing else of it can be said"
+        return CheckedModel((Finding("model", "warning", message),))
+    engine = config.engine(folder)
+    try:
+        spec = models.read_spec(folder, engine.hf_overrides)
+    except ConfigError as error:
+        return CheckedModel((failed("model", error),), folder)
+    found = [
+        Finding(
+            "model",
+            "ok",
+            f"{folder}: {spec.architecture}, {spec.num_parameters / 1e6:,.1f} million parameters",
+        )
+    ]
+    found += [*_weights(engine, folder, spec), *_texts(config, folder, spec)]
+    return CheckedModel(tuple(found), folder, spec)
+
+
+def _folder(config: ServeConfig) -> Path | None:
+    model = config.get("model")
+    if model is None:
+        from vsrv import demo
+
+        return demo.model_path()
+    return hub.find(model, hub_options(config))
+
+
+def _weights(engine: EngineConfig, folder: Path, spec: ModelSpec) -> list[Finding]:
+    if engine.load_format == "dummy":
+        return [Finding("weights", "ok", "random ones (--load-format dummy)")]
+    try:
+        verified = verify_decoder(folder, spec)
+    except ConfigError as error:
+        return [failed("weights", error)]
+    if verified.problems:
+        return [Finding("weights", "error", problem) for problem in verified.problems]
+    return [
+        Finding(
+            "weights",
+            "ok",
+            f"{verified.num_tensors} tensors, {verified.num_bytes / 2**20:,.1f} MiB of safetensors",
+        )
+    ]
+
+
+def _texts(config: ServeConfig, folder: Path, spec: ModelSpec) -> list[Finding]:
+    """Tokenizer, template and sampling defaults."""
+    try:
+        tokenizer = Tokenizer(folder)
+    except ConfigError as error:
+        return [failed("tokenizer", error)]
+    found = [Finding("tokenizer", "ok", f"{tokenizer.vocab_size:,} tokens")]
+    if tokenizer.vocab_size > spec.vocab_size:
+        message = f"{tokenizer.vocab_size:,} tokens, the model has {spec.vocab_size:,}: this is the tokenizer of another model"
+        found = [Finding("tokenizer", "warning", message)]
+    return [*found, _template(config, folder), *_sampling(config, folder, tokenizer, spec)]
+
+
+def _template(config: ServeConfig, folder: Path) -> Finding:
+    try:
+        source = load_template_source(folder, config.get("chat-template"))
+        if source is None:
+            message = "none: /v1/chat/completions will refuse every request"
+            return Finding("template", "warning", message, "--chat-template FILE")
+        ChatTemplate(source, tokenizer_config(folder))
+    except ConfigError as error:
+        return failed("template", error, "--chat-template FILE")
+    return Finding("template", "ok", f"{len(source):,} characters")
+
+
+def _sampling(config: ServeConfig, folder: Path, tokenizer: Tokenizer, spec: ModelSpec) -> list[Finding]:
+    warnings: list[str] = []
+    length = config.get("max-model-len") or spec.max_position_embeddings
+    try:
+        facts = model_facts(config, folder, tokenizer, spec.vocab_size, length, warnings.append)
+    except ConfigError as error:
+        return [failed("sampling", error, "--generation-config vllm")]
+    found = [Finding("sampling", "warning", warning) for warning in warnings]
+    return [*found, Finding("names", "ok", f"served as {', '.join(facts.served_names)}")]
