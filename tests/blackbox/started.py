@@ -98,9 +98,10 @@ def start(
     *arguments: str,
     program: tuple[str, ...] = (sys.executable, "-m", "vsrv"),
     env: dict[str, str] | None = None,
+    port: int | None = None,
 ) -> Server:
-    """Start `vsrv serve ARGUMENTS` on a free port; does not wait until it is ready."""
-    port = free_port()
+    """Start `vsrv serve ARGUMENTS` on a free port, or on `port`; does not wait until it is ready."""
+    port = port or free_port()
     handle, name = tempfile.mkstemp(prefix="vsrv-test-", suffix=".log")
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("VSRV_", "VLLM_"))}
     environ.update(env or {})

@@ -21,10 +21,11 @@ from vsrv.http.guard import ChunkScanner
 from vsrv.http.values import Limits
 from vsrv.keyfile import parse
 from vsrv.messages import Abort, Failed, FrameReader, Stop, encode
+from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
-DIALECTS = ("chat", "completions", "tokenize")
+DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses")
 LIMITS = Limits(max_head_bytes=2048, max_headers=20, max_target_bytes=512, max_body_bytes=4096)
 INSIDE = re.compile(r"0x[0-9a-f]{6,}|Traceback|object at|\.py\b|site-packages|orjson|<class")
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}{{ style }}"
@@ -88,7 +89,7 @@ def chunks(data: bytes) -> None:
 
 def request(data: bytes) -> None:
     """A body, whose first byte says which route it is for."""
-    dialect = DIALECTS[data[0] % 3] if data else "chat"
+    dialect = DIALECTS[data[0] % len(DIALECTS)] if data else "chat"
     try:
         prepared = preparer().prepare(dialect, data[1:])
     except UserError as error:
@@ -98,6 +99,11 @@ def request(data: bytes) -> None:
         assert all(0 <= token < 400 for token in ids)
     for limit in prepared.limits:
         assert 0 <= limit <= 200  # 0 is for those who want the prompt's log probabilities alone
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
 
 
 @cache
@@ -113,11 +119,11 @@ def preparer() -> Preparer:
         special_tokens=["<|im_start|>", "<|im_end|>"], initial_alphabet=alphabet, show_progress=False
     )
     made.train_from_iterator([], trainer)
-    with tempfile.TemporaryDirectory() as folder:
-        made.save(f"{folder}/tokenizer.json")
-        tokenizer = Tokenizer(Path(folder))
+    folder = Path(_folder().name)
+    made.save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer(folder)
     facts = ModelFacts(("m",), 200, tokenizer.vocab_size, 20, 2)
-    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts)
+    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.special))
 
 
 def key_file(data: bytes) -> None:
@@ -170,6 +176,11 @@ TARGETS = {
             b'\0{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"stop":["x"],"n":2}',
             b'\1{"prompt":["a",[1,2]],"max_tokens":3,"temperature":0.5,"logit_bias":{"3":-1},"logprobs":2,"seed":7}',
             b'\2{"prompt":"hello","add_special_tokens":false,"return_token_strs":true}',
+            b'\3{"max_tokens":9,"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":"a"},{"role":"assistant",'
+            b'"content":[{"type":"thinking","thinking":"t","signature":"vsrv1.YQ=="},{"type":"text","text":"b"}]}],"stop_sequences":["x"]}',
+            b'\4{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"thinking":{"type":"disabled"}}',
+            b'\5{"instructions":"i","input":[{"type":"reasoning","summary":[],"encrypted_content":"vsrv1.YQ=="},{"role":"user",'
+            b'"content":[{"type":"input_text","text":"a"}]}],"include":["reasoning.encrypted_content"],"text":{"format":{"type":"text"}}}',
         ),
     ),
     "key_file": Target(

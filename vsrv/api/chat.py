@@ -8,7 +8,8 @@ from typing import Any
 
 from vsrv.api.generation import Generation, Part, TokenLogProb
 from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
-from vsrv.api.sse import DONE, event
+from vsrv.api.sse import DONE, event, stream_error
+from vsrv.errors import UserError
 
 _MESSAGE_NULLS = {
     "refusal": None,
@@ -118,6 +119,10 @@ class ChatAnswer:
                 {**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint}
             )
         yield DONE
+
+    def failed(self, error: UserError, request_id: str) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
+        return stream_error(error)
 
     def _choice(self, part: Part) -> dict[str, Any]:
         choice: dict[str, Any] = {

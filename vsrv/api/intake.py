@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vsrv.api.admission import Hold
@@ -14,13 +13,12 @@ from vsrv.api.generation import Generation
 from vsrv.api.limits import Lease
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.prepare import Prepared
-from vsrv.api.rendering import error_response
 from vsrv.errors import EngineError, UserError
-from vsrv.http.values import Request, Response
+from vsrv.http.values import Request
 from vsrv.log import RequestRecord
 
 _LONGEST_TIMEOUT_S = 86400
-_CHUNKED_BYTES = 4 << 20  # what a body of unknown length counts as until it has been read
+_CHUNKED_BYTES = 1 << 16  # what a body of unknown length counts as until more of it has arrived
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _ENGINE_CODES = {
     "context_length_exceeded": 400,
@@ -36,12 +34,9 @@ _ENGINE_CODES = {
 }
 
 
-ErrorBody = Callable[[UserError, str], Response]  # (what to tell, request id) → the whole answer
-
-
 @dataclass(slots=True)
 class Trace:
-    """What is known of one request while it runs. `error_body` is of the dialect that its route speaks."""
+    """What is known of one request while it runs."""
 
     request: Request
     began: float
@@ -52,7 +47,6 @@ class Trace:
     generation: Generation | None = None
     bytes_in: int = 0
     error: str = ""
-    error_body: ErrorBody = error_response
 
     def release(self) -> None:
         """Give back what the request holds; safe more than once."""
@@ -127,7 +121,7 @@ class Intake:
         declared = request.headers.get("content-length")
         size = int(declared) if declared is not None else _CHUNKED_BYTES
         hold = trace.hold = self._parts.admission.hold(size)
-        body = await request.body(limit)
+        body = await request.body(limit, hold.grow)
         trace.bytes_in = len(body)
         hold.resize(len(body))
         if not body:

@@ -11,12 +11,14 @@ from typing import Any
 import orjson
 
 import vsrv
-from vsrv.api.fields import Field, Kind
+from vsrv.api.dialect_fields import COUNT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
+from vsrv.api.fields import Field, Kind, Table
 from vsrv.api.openapi_answers import ANSWERS
 from vsrv.api.request_fields import REQUESTS, RULES
 from vsrv.api.schema import ModelFacts
 from vsrv.http.route import AuthClass, Route
 
+_TABLES: Mapping[str, Table] = {**REQUESTS, **TRANSLATED}
 _ALWAYS = (400, 431, 503)  # what the HTTP layer itself may answer to any request
 _WITH_KEY = (401, 403, 429)
 _WITH_BODY = (404, 408, 413, 415, 500, 504)
@@ -24,7 +26,7 @@ _WITH_BODY = (404, 408, 413, 415, 500, 504)
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a route's pattern alone does not say. `request` is a dialect of REQUESTS, `answer` a schema of ANSWERS."""
+    """What a route's pattern alone does not say. `request` is a dialect of _TABLES, `answer` a schema of ANSWERS."""
 
     summary: str
     answer: str = ""
@@ -58,6 +60,14 @@ OPERATIONS: Mapping[str, Operation] = {
         "the next message of a conversation", "ChatCompletion", "chat", streams=True
     ),
     "/v1/completions": Operation("how a text goes on", "Completion", "completions", streams=True),
+    "/v1/messages": Operation("the same in Anthropic's form", "Message", MESSAGES, streams=True),
+    "/v1/messages/count_tokens": Operation("tokens of such a prompt", "TokenCount", COUNT_TOKENS),
+    "/v1/responses": Operation(
+        "the same in the form of OpenAI's responses", "Response", RESPONSES, streams=True
+    ),
+    "/v1/responses/{response}": Operation("404: no response is kept"),
+    "/v1/responses/{response}/input_items": Operation("404: no response is kept"),
+    "/v1/responses/{response}/cancel": Operation("404: no response is kept"),
 }
 
 
@@ -67,9 +77,9 @@ def document(routes: tuple[Route, ...], facts: ModelFacts, access: Access, root_
     for route in routes:
         entry = paths.setdefault(route.pattern.replace(":path}", "}"), {})
         for method in route.methods:
-            entry[method.lower()] = _operation(route, method, access)
+            entry[method.lower()] = _operation(route, method, facts, access)
     schemas: dict[str, Any] = dict(ANSWERS)
-    for dialect in REQUESTS:
+    for dialect in _TABLES:
         schemas[_request_name(dialect)] = request_schema(dialect, facts)
     return orjson.dumps(
         {
@@ -90,7 +100,7 @@ def document(routes: tuple[Route, ...], facts: ModelFacts, access: Access, root_
 
 def request_schema(dialect: str, facts: ModelFacts) -> dict[str, Any]:
     """JSON schema of a request body: the rows of its table and what has to hold between them."""
-    rows = REQUESTS[dialect]
+    rows = _TABLES[dialect]
     schema: dict[str, Any] = {
         "type": "object",
         "properties": {name: field_schema(row, facts) for name, row in rows.items()},
@@ -151,6 +161,19 @@ def _token_ids(row: Field, facts: ModelFacts) -> dict[str, Any]:
     return {**_list(row, facts), "items": {"type": "integer", "minimum": 0, "maximum": facts.vocab_size - 1}}
 
 
+def _prompt(row: Field, facts: ModelFacts) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1}
+    one = {"type": "integer", "minimum": 0, "maximum": facts.vocab_size - 1}
+    ids = {"type": "array", "minItems": 1, "items": one}
+    several = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": facts.max_prompts,
+        "items": {"anyOf": [text, ids]},
+    }
+    return {"anyOf": [text, ids, several]}
+
+
 def _object(row: Field, facts: ModelFacts) -> dict[str, Any]:
     _, high = row.bounds(facts)
     return {"type": "object", "maxProperties": high}
@@ -179,12 +202,13 @@ _SCHEMAS: Mapping[Kind, Callable[[Field, ModelFacts], dict[str, Any]]] = {
     "variables": _variables,
     "object": _object,
     "list": _list,
+    "prompt": _prompt,
     "any": lambda row, facts: {},
     "refused": lambda row, facts: {"enum": [*row.harmless, None]},
 }
 
 
-def _operation(route: Route, method: str, access: Access) -> dict[str, Any]:
+def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> dict[str, Any]:
     about = OPERATIONS.get(route.pattern, Operation(route.pattern))
     name = re.sub(r"\W+", "_", route.pattern).strip("_")
     operation: dict[str, Any] = {
@@ -192,12 +216,9 @@ def _operation(route: Route, method: str, access: Access) -> dict[str, Any]:
         "summary": about.summary,
         "responses": _responses(route, about),
     }
-    names = re.findall(r"\{(\w+)", route.pattern)
-    if names:
-        operation["parameters"] = [
-            {"name": n, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-            for n in names
-        ]
+    if "{model" in route.pattern:
+        schema = {"enum": list(facts.served_names)}
+        operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
     if about.request and method == "POST":
         content = {"application/json": {"schema": _reference(_request_name(about.request))}}
         operation["requestBody"] = {"required": True, "content": content}
@@ -215,7 +236,7 @@ def _responses(route: Route, about: Operation) -> dict[str, Any]:
     if about.answer:
         good["content"] = {about.media: {"schema": _reference(about.answer)}}
         if about.streams:
-            good["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            good["content"]["text/event-stream"] = {}
     statuses = set(_ALWAYS)
     if _guarded(route) or route.auth is AuthClass.METRICS:
         statuses |= {*_WITH_KEY, 404}
@@ -226,7 +247,8 @@ def _responses(route: Route, about: Operation) -> dict[str, Any]:
 
 
 def _refusal(route: Route, status: int) -> dict[str, Any]:
-    name = "Health" if route.auth is AuthClass.PROBE and status == 503 else "Error"
+    own = "AnthropicError" if route.pattern.startswith("/v1/messages") else "Error"
+    name = "Health" if route.auth is AuthClass.PROBE and status == 503 else own
     return {
         "description": HTTPStatus(status).phrase,
         "content": {"application/json": {"schema": _reference(name)}},

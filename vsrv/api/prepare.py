@@ -6,14 +6,18 @@ import struct
 import uuid
 from array import array
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from vsrv.api.fields import Fields, invalid, parse_object, token_id
+from vsrv.api.fields import Fields, invalid, parse_object
 from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
+from vsrv.api.structured import grammar_of
+from vsrv.api.translation import AS_SENT, PLAIN, Style
+from vsrv.api.translators import TRANSLATORS, Translator
 from vsrv.errors import UserError
+from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
@@ -31,6 +35,9 @@ class Prepared:
     prompts: list[array[int]]
     prompt_texts: list[str]
     limits: tuple[int, ...] = ()
+    told: dict[str, Any] = field(
+        default_factory=dict
+    )  # what a translated dialect's answer needs of its request
 
     def to_frame(self) -> bytes:
         """u32 head size, JSON head, then every prompt's ids as u32."""
@@ -40,6 +47,7 @@ class Prepared:
                 "lengths": [len(ids) for ids in self.prompts],
                 "texts": self.prompt_texts,
                 "limits": self.limits,
+                "told": self.told,
             }
         )
         return struct.pack("<I", len(head)) + head + b"".join(ids.tobytes() for ids in self.prompts)
@@ -55,13 +63,21 @@ class Prepared:
             prompts.append(ids[start : start + length])
             start += length
         request = None if head["request"] is None else GenerationRequest.from_json(head["request"])
-        return cls(request, prompts, head["texts"], tuple(head["limits"]))
+        return cls(request, prompts, head["texts"], tuple(head["limits"]), head["told"])
 
 
 class Preparer:
     """Owns tokenizer and template of one process."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, facts: ModelFacts) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        facts: ModelFacts,
+        checker: GrammarChecker | None = None,
+    ) -> None:
+        """`checker`: for a process that can be killed; without it a request with a grammar raises ChildNeeded."""
+        self._checker = checker
         self._tokenizer = tokenizer
         self._template = template
         self._facts = facts
@@ -69,13 +85,38 @@ class Preparer:
         self._in_parts = {"openai": True, "string": False}.get(facts.content_format, wanted)
 
     def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
-        """dialect: "chat", "completions" or "tokenize". Raises UserError."""
+        """dialect: one of prepare_worker.DIALECTS. Raises UserError."""
+        if dialect in TRANSLATORS:
+            return self._translated(TRANSLATORS[dialect], body)
         fields = request_fields(parse_object(body), dialect, self._facts)
         if dialect == "chat":
             return self._chat(fields)
         if dialect == "completions":
             return self._completions(fields)
         return self._tokenize(fields)
+
+    def _translated(self, translator: Translator, body: bytes | bytearray) -> Prepared:
+        """Another dialect's body by way of chat's; in plain form where the template refuses the conversation as it is."""
+        fields = translator.fields(parse_object(body), self._facts)
+        try:
+            try:
+                return self._by_chat(translator, fields, AS_SENT)
+            except UserError as error:
+                if error.code != "template_error":
+                    raise
+                return self._by_chat(translator, fields, PLAIN)
+        except UserError as error:
+            raise translator.restated(error, self._facts) from None
+
+    def _by_chat(self, translator: Translator, fields: Fields, style: Style) -> Prepared:
+        translated = translator.to_chat(fields, self._facts, style)
+        chat = request_fields(translated.chat, "chat", self._facts)
+        if translator.prompt_only:
+            return Prepared(None, [self._chat_ids(chat)[0]], [])
+        prepared = self._chat(chat)
+        assert prepared.request is not None
+        request = replace(prepared.request, unknown=translated.ignored)
+        return replace(prepared, request=request, told=translated.told)
 
     def _chat(self, fields: Fields) -> Prepared:
         whole, text = self._chat_ids(fields)
@@ -149,33 +190,21 @@ class Preparer:
         return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [], limits)
 
     def _prompts(self, fields: Fields) -> tuple[list[array[int]], list[str | None]]:
-        """Text, list of texts, ids, or list of id lists → one id array for each prompt, and its text where text was sent."""
-        prompt = fields.raw("prompt")
-        if prompt is None or prompt in ("", []):
+        """The id array of each prompt, and its text where text was sent."""
+        if fields["prompt"] is None:
             raise invalid("prompt", "is missing or empty")
-        items = (
-            [prompt]
-            if isinstance(prompt, str) or (isinstance(prompt, list) and isinstance(prompt[0], int))
-            else prompt
-        )
-        if not isinstance(items, list) or len(items) > self._facts.max_prompts:
-            raise invalid(
-                "prompt", f"expected text, token ids, or a list of at most {self._facts.max_prompts} of these"
-            )
         add_special = fields["add_special_tokens"] is not False
         prompts: list[array[int]] = []
         texts: list[str | None] = []
-        for item in items:
-            if isinstance(item, str) and item:
-                if len(item) > self._facts.longest_text and not fields.has("truncate_prompt_tokens"):
-                    raise self._too_long(f"far more than {self._facts.max_model_len}", "prompt")
-                prompts.append(self._tokenizer.encode(item, add_special))
-                texts.append(item)
-            elif isinstance(item, list) and item:
-                prompts.append(array("I", [token_id(t, "prompt", self._facts.vocab_size) for t in item]))
+        for item in fields["prompt"]:
+            if not isinstance(item, str):
+                prompts.append(array("I", item))
                 texts.append(None)
-            else:
-                raise invalid("prompt", "expected non-empty text or token ids, not a mixture")
+                continue
+            if len(item) > self._facts.longest_text and not fields.has("truncate_prompt_tokens"):
+                raise self._too_long(f"far more than {self._facts.max_model_len}", "prompt")
+            prompts.append(self._tokenizer.encode(item, add_special))
+            texts.append(item)
         return prompts, texts
 
     def _tokenize(self, fields: Fields) -> Prepared:
@@ -201,7 +230,7 @@ class Preparer:
             or sum(len(word) + 1 for word in words) > 2000
         ):
             raise invalid("bad_words", "the words have too many tokens")
-        return Common(fields, self._facts, tuple(words))
+        return Common(fields, self._facts, tuple(words), grammar_of(fields, self._checker))
 
     def _truncated(self, fields: Fields, ids: array[int]) -> array[int]:
         length = self._facts.max_model_len
