@@ -68,14 +68,23 @@ def test_every_sample_in_every_cut(sample: Sample) -> None:
 PIECES = st.sampled_from(["<think>", "</think>", "\n", "<", "</", "a", " ", "<tool_call>", "think>"])
 
 
-@given(st.sampled_from(["qwen3", "deepseek_r1"]), st.booleans(), st.lists(PIECES, max_size=14), st.integers(0, 60))
-def test_any_text_comes_apart_the_same_in_any_cut(form: str, inside: bool, parts: list[str], cut: int) -> None:
+@given(
+    st.sampled_from(["qwen3", "deepseek_r1"]),
+    st.booleans(),
+    st.lists(PIECES, max_size=14),
+    st.integers(0, 60),
+)
+def test_any_text_comes_apart_the_same_in_any_cut(
+    form: str, inside: bool, parts: list[str], cut: int
+) -> None:
     text = "".join(parts)
     whole = split(form, inside, [text])
     assert split(form, inside, list(text)) == split(form, inside, [text[:cut], text[cut:]]) == whole
     letters = str.maketrans("", "", "\n")
     kept = text.translate(letters)
-    assert len(kept) - len("".join(whole).translate(letters)) in (0, 7, 8, 15), "nothing but the tags is taken"
+    assert len(kept) - len("".join(whole).translate(letters)) in (0, 7, 8, 15), (
+        "nothing but the tags is taken"
+    )
 
 
 def test_prompts_say_whether_thinking_is_open() -> None:
@@ -83,7 +92,9 @@ def test_prompts_say_whether_thinking_is_open() -> None:
     form = FORMATS["qwen3"]
     assert form.state_after("<|im_start|>assistant\n<think>\n") is True
     assert form.state_after("<|im_start|>assistant\n<think>\n\n</think>\n\n") is False
-    assert form.state_after("<|im_start|>user\nwhat is <think> for?<|im_end|>\n<|im_start|>assistant\n") is None
+    assert (
+        form.state_after("<|im_start|>user\nwhat is <think> for?<|im_end|>\n<|im_start|>assistant\n") is None
+    )
 
 
 def test_templates_name_their_format() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from vsrv.api.fields import Fields, invalid, unsupported
+from vsrv.api.plans import ToolPlan
 from vsrv.text.tool_bodies import parameter_types
 
 MAX_TOOLS = 512  # agents with several tool servers bring hundreds
@@ -65,20 +66,6 @@ class ToolRequest:
         """Whether calls must be held to the schemas although the model may choose not to call."""
         limited = len(self.choice.allowed) < len(self.tools)
         return limited or any(tool.strict for tool in self.choice.allowed)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPlan:
-    """How the answer's text is read: the format, and the types of each tool's parameters (see tool_bodies.Tools).
-
-    `finish` is the finish reason of an answer that ends with calls.
-    """
-
-    form: str
-    types: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    parallel: bool
-    finish: str
-    legacy: bool = False
 
 
 def plan_of(request: ToolRequest, form: str) -> ToolPlan:
@@ -158,7 +145,11 @@ def _choice(sent: Any, tools: tuple[Tool, ...], param: str) -> ToolChoice:
         inner = sent.get("allowed_tools", sent)
         mode = inner.get("mode") if isinstance(inner, Mapping) else None
         listed = inner.get("tools") if isinstance(inner, Mapping) else None
-        if mode not in ("auto", "required") or not isinstance(listed, list) or not 0 < len(listed) <= MAX_TOOLS:
+        if (
+            mode not in ("auto", "required")
+            or not isinstance(listed, list)
+            or not 0 < len(listed) <= MAX_TOOLS
+        ):
             raise invalid(param, 'allowed_tools needs a mode, "auto" or "required", and tools')
         allowed = {_named(item, tools, param).name for item in listed}
         return ToolChoice(mode, tuple(tool for tool in tools if tool.name in allowed))

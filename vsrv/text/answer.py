@@ -85,7 +85,9 @@ class AnswerReader:
         inside = before or self._splitter.inside
         if token_id in self._ends or not self._splitter.is_open:
             self._thinking = False
-        return replace(read, num_thinking=int(inside), num_reasoning=int(before and token_id not in self._tags))
+        return replace(
+            read, num_thinking=int(inside), num_reasoning=int(before and token_id not in self._tags)
+        )
 
     def _read(self, text: str, used: int) -> Read:
         reasoning = ""
