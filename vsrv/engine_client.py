@@ -144,6 +144,11 @@ class EngineClient(asyncio.Protocol):
     def num_streams(self) -> int:
         return len(self._streams)
 
+    @property
+    def loading_silence_s(self) -> float:
+        """Seconds since an engine that is not ready yet has told of progress."""
+        return time.monotonic() - self._last_frame
+
     async def start(self, config: EngineConfig) -> None:
         """Start the process and send it its configuration; loading goes on in the background.
 

@@ -60,14 +60,39 @@ SAMPLING: Mapping[str, SamplingBound] = {
         SamplingBound("top_p", "float", 0.0, 1.0, True),
         SamplingBound("top_k", "int", -1, 2**31 - 1),
         SamplingBound("min_p", "float", 0.0, 1.0),
-        SamplingBound("repetition_penalty", "float", 0.0, 100.0, True),
+        SamplingBound("repetition_penalty", "float", 0.01, 100.0),
         SamplingBound("presence_penalty", "float", -2.0, 2.0),
         SamplingBound("frequency_penalty", "float", -2.0, 2.0),
         SamplingBound("max_new_tokens", "int", 1, 1 << 30),
     )
 }
 
-_NO_TOOLS = "tool calls are not in this version; leave the flag out and do not send `tools`"
+TOOL_PARSERS = (  # rows and aliases of text/tools.py
+    "none",
+    "hermes",
+    "llama3_json",
+    "pythonic",
+    "mistral",
+    "qwen3_coder",
+    "qwen3_json",
+    "granite4",
+    "llama4_json",
+    "qwen3_xml",
+)
+REASONING_PARSERS = (  # rows and aliases of text/reasoning.py
+    "none",
+    "qwen3",
+    "deepseek_r1",
+    "mistral",
+    "granite",
+    "deepseek_v3",
+    "glm45",
+    "holo2",
+    "mimo",
+    "nemotron_v3",
+    "step3p5",
+    "minimax_m2",
+)
 _NO_POOLING = "embedding and pooling models are not in this version; vsrv serves text generation"
 
 _PICKLED = "pickled weights are programs; convert the checkpoint to safetensors"
@@ -444,15 +469,35 @@ OPTIONS: tuple[Option, ...] = (
         high=3600,
     ),
     Option("return-tokens-as-token-ids", "bool", False, "chat", "logprob tokens as token_id:N"),
-    Option("enable-auto-tool-choice", "bool", False, "chat", "tool_choice auto", refused=_NO_TOOLS),
-    Option("tool-call-parser", "str", None, "chat", "tool call format", refused=_NO_TOOLS),
+    Option(
+        "enable-auto-tool-choice",
+        "bool",
+        False,
+        "chat",
+        "accepted for vLLM's command lines: requests with tools may always let the model choose",
+    ),
+    Option(
+        "tool-call-parser",
+        "str",
+        "",
+        "chat",
+        "format of the model's tool calls; empty: what its chat template is made for; none: no tools",
+        choices=("", *TOOL_PARSERS),
+    ),
+    Option(
+        "exclude-tools-when-tool-choice-none",
+        "bool",
+        False,
+        "chat",
+        "do not show a request's tools to the model where its tool_choice is none",
+    ),
     Option(
         "reasoning-parser",
         "str",
         "",
         "chat",
-        "reasoning format",
-        refused="reasoning is not split from the answer in this version; it arrives as content",
+        "tags around the model's thinking; empty: what its chat template is made for; none: thinking stays in the answer",
+        choices=("", *REASONING_PARSERS),
     ),
     # performance
     Option(
@@ -689,6 +734,15 @@ OPTIONS: tuple[Option, ...] = (
         "seconds without a step while work waits before /health says stalled and the engine is restarted",
         low=1,
         high=3600,
+    ),
+    Option(
+        "engine-load-timeout",
+        "float",
+        900.0,
+        "operation",
+        "seconds without progress while the model loads before the engine is ended, with its stacks in the log; 0 = wait for ever",
+        low=0,
+        high=86400,
     ),
     Option(
         "engine-max-restarts",

@@ -374,6 +374,13 @@ REFUSALS: list[tuple[str, Any, int, str, str | None]] = [
         "use_beam_search",
     ),
     ("completions", {"prompt": "x", "best_of": 3}, 400, "unsupported_parameter", "best_of"),
+    (
+        "completions",
+        {"prompt": "x", "repetition_penalty": 5e-324},
+        400,
+        "invalid_value",
+        "repetition_penalty",
+    ),
     ("completions", {"prompt": "x", "bad_words": [""]}, 400, "invalid_value", "bad_words"),
     ("completions", {"prompt": "x", "cache_salt": ""}, 400, "invalid_value", "cache_salt"),
 ]

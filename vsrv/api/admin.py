@@ -134,7 +134,7 @@ def health_response(engine: EngineClient) -> Response:
     """200 with an empty body as vLLM answers, or 503 with the reason."""
     health = engine.health()
     if health.state == "ready":
-        return Response(200, [("content-type", "application/json")], b"")
+        return Response(200)
     body = orjson.dumps(
         {"status": health.state, "reason": health.reason, "phase": health.phase, "fraction": health.fraction}
     )

@@ -67,7 +67,7 @@ def document(routes: tuple[Route, ...], facts: ModelFacts, access: Access, root_
     for route in routes:
         entry = paths.setdefault(route.pattern.replace(":path}", "}"), {})
         for method in route.methods:
-            entry[method.lower()] = _operation(route, method, access)
+            entry[method.lower()] = _operation(route, method, facts, access)
     schemas: dict[str, Any] = dict(ANSWERS)
     for dialect in REQUESTS:
         schemas[_request_name(dialect)] = request_schema(dialect, facts)
@@ -151,6 +151,19 @@ def _token_ids(row: Field, facts: ModelFacts) -> dict[str, Any]:
     return {**_list(row, facts), "items": {"type": "integer", "minimum": 0, "maximum": facts.vocab_size - 1}}
 
 
+def _prompt(row: Field, facts: ModelFacts) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1}
+    one = {"type": "integer", "minimum": 0, "maximum": facts.vocab_size - 1}
+    ids = {"type": "array", "minItems": 1, "items": one}
+    several = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": facts.max_prompts,
+        "items": {"anyOf": [text, ids]},
+    }
+    return {"anyOf": [text, ids, several]}
+
+
 def _object(row: Field, facts: ModelFacts) -> dict[str, Any]:
     _, high = row.bounds(facts)
     return {"type": "object", "maxProperties": high}
@@ -179,12 +192,13 @@ _SCHEMAS: Mapping[Kind, Callable[[Field, ModelFacts], dict[str, Any]]] = {
     "variables": _variables,
     "object": _object,
     "list": _list,
+    "prompt": _prompt,
     "any": lambda row, facts: {},
     "refused": lambda row, facts: {"enum": [*row.harmless, None]},
 }
 
 
-def _operation(route: Route, method: str, access: Access) -> dict[str, Any]:
+def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> dict[str, Any]:
     about = OPERATIONS.get(route.pattern, Operation(route.pattern))
     name = re.sub(r"\W+", "_", route.pattern).strip("_")
     operation: dict[str, Any] = {
@@ -192,12 +206,9 @@ def _operation(route: Route, method: str, access: Access) -> dict[str, Any]:
         "summary": about.summary,
         "responses": _responses(route, about),
     }
-    names = re.findall(r"\{(\w+)", route.pattern)
-    if names:
-        operation["parameters"] = [
-            {"name": n, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-            for n in names
-        ]
+    if "{model" in route.pattern:
+        schema = {"enum": list(facts.served_names)}
+        operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
     if about.request and method == "POST":
         content = {"application/json": {"schema": _reference(_request_name(about.request))}}
         operation["requestBody"] = {"required": True, "content": content}
@@ -215,7 +226,7 @@ def _responses(route: Route, about: Operation) -> dict[str, Any]:
     if about.answer:
         good["content"] = {about.media: {"schema": _reference(about.answer)}}
         if about.streams:
-            good["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            good["content"]["text/event-stream"] = {}
     statuses = set(_ALWAYS)
     if _guarded(route) or route.auth is AuthClass.METRICS:
         statuses |= {*_WITH_KEY, 404}

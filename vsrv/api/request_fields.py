@@ -35,7 +35,6 @@ _MESSAGE = {
                 },
             ]
         },
-        "name": {"type": ["string", "null"]},
     },
 }
 _TOOL = {
@@ -62,18 +61,6 @@ _TOOL_CHOICE = {
             "type": "object",
             "required": ["type"],
             "properties": {"type": {"enum": ["function", "allowed_tools"]}},
-        },
-    ]
-}
-_PROMPT = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
         },
     ]
 }
@@ -147,7 +134,7 @@ _ANSWERING = (
 _PROMPTING = (
     Field("messages", "list", "the conversation, oldest first", 1, 4096, None, (CHAT,), required=True, schema={"items": _MESSAGE}),
     Field("messages", "list", "a conversation for the template, oldest first", 1, 4096, None, (TOKENIZE,), schema={"items": _MESSAGE}),
-    Field("prompt", "any", "a text, token ids, or a list of either", dialects=(COMPLETIONS,), required=True, schema=_PROMPT),
+    Field("prompt", "prompt", "a text, token ids, or a list of either", 1, "max_prompts", None, (COMPLETIONS,), required=True),
     Field("prompt", "text", "the text to be tokenised", 0, "longest_text", None, (TOKENIZE,)),
     Field("tokens", "token_ids", "the ids to be spelled", 0, "most_tokens_read", None, (DETOKENIZE,), required=True),
     _flag("return_token_strs", False, "spell each token", (TOKENIZE,)),
@@ -233,32 +220,38 @@ class Rule:
     schema: Mapping[str, Any]
 
 
-def _given(**fields: Any) -> dict[str, Any]:
-    return {"required": list(fields), "properties": fields}
+def _either(first: Mapping[str, Any], second: Mapping[str, Any], *required: str) -> dict[str, Any]:
+    """One of two sets of fields has these values; `required` fields of the second must be there, others may be absent."""
+    return {"anyOf": [{"properties": first}, {"properties": second, "required": list(required)}]}
 
 
+_NO, _NONE = {"enum": [False, None]}, {"enum": [0, None]}
+_NEAR_ZERO = 1e-5  # temperatures below take the most likely token always
 RULES = (
     Rule(
-        GENERATING, {"if": _given(stream_options={"type": "object"}), "then": _given(stream={"const": True})}
+        GENERATING,
+        _either(
+            {"stream": _NO, "stream_options": {"type": "null"}},
+            {"stream": {"const": True}, "prompt_logprobs": _NONE},
+            "stream",
+        ),
     ),
     Rule(
         GENERATING,
-        {"not": _given(stream={"const": True}, prompt_logprobs={"type": "integer", "minimum": 1})},
+        _either(
+            {"n": {"enum": [1, None]}},
+            {"temperature": {"type": ["number", "null"], "exclusiveMinimum": _NEAR_ZERO}},
+        ),
     ),
+    Rule((CHAT,), _either({"top_logprobs": _NONE}, {"logprobs": {"const": True}}, "logprobs")),
+    Rule(TEMPLATED, _either({"continue_final_message": _NO}, {"add_generation_prompt": _NO})),
     Rule(
-        GENERATING,
-        {"not": _given(n={"type": "integer", "minimum": 2}, temperature={"type": "number", "maximum": 1e-5})},
-    ),
-    Rule(
-        (CHAT,),
+        (TOKENIZE,),
         {
-            "if": _given(top_logprobs={"type": "integer", "minimum": 1}),
-            "then": _given(logprobs={"const": True}),
+            "anyOf": [
+                {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
+                {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
+            ]
         },
     ),
-    Rule(
-        (CHAT,),
-        {"not": _given(continue_final_message={"const": True}, add_generation_prompt={"const": True})},
-    ),
-    Rule((TOKENIZE,), {"anyOf": [_given(prompt={"type": "string"}), _given(messages={"type": "array"})]}),
 )
