@@ -16,7 +16,7 @@ from served import Setup, Site, save_tokenizer
 REPLY = "Hello, the quick fox."
 HELLO: Any = [{"role": "user", "content": "hi"}]
 FIXTURES = sorted(
-    path for path in (Path(__file__).parent / "requests").glob("*.json") if not path.stem.endswith("_tools")
+    (Path(__file__).parent / "requests").glob("*.json")
 )
 # Refuses what Mistral's template refuses: instructions after the beginning, and two messages of one side in a row.
 STRICT = (
