@@ -736,6 +736,9 @@ def model_facts(
         template_variables=get("default-chat-template-kwargs"),
         response_role=get("response-role"),
         content_format=get("chat-template-content-format"),
+        tool_parser=get("tool-call-parser"),
+        reasoning_parser=get("reasoning-parser"),
+        hide_unused_tools=get("exclude-tools-when-tool-choice-none"),
     )
 
 

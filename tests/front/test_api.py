@@ -309,7 +309,7 @@ REFUSALS: list[tuple[str, Any, int, str, str | None]] = [
         "invalid_value",
         "prompt_logprobs",
     ),
-    ("chat/completions", {"messages": HELLO, "tools": [{}]}, 400, "unsupported_parameter", "tools"),
+    ("chat/completions", {"messages": HELLO, "tools": [{}]}, 400, "invalid_value", "tools[0].function"),
     (
         "chat/completions",
         {"messages": HELLO, "response_format": {"type": "xml"}},

@@ -15,9 +15,7 @@ from served import Setup, Site, save_tokenizer
 
 REPLY = "Hello, the quick fox."
 HELLO: Any = [{"role": "user", "content": "hi"}]
-FIXTURES = sorted(
-    path for path in (Path(__file__).parent / "requests").glob("*.json") if not path.stem.endswith("_tools")
-)
+FIXTURES = sorted((Path(__file__).parent / "requests").glob("*.json"))
 # Refuses what Mistral's template refuses: instructions after the beginning, and two messages of one side in a row.
 STRICT = (
     "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('system must be first') }}{% endif %}"
@@ -73,6 +71,149 @@ def sse(data: bytes) -> list[tuple[str, dict[str, Any]]]:
             made.append((name[7:], json.loads(value[6:])))
             assert made[-1][0] == made[-1][1]["type"]
     return made
+
+
+# agents: tools and thinking, with a template in the manner of Qwen3's and a reply as such a model writes it
+
+AGENT = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}\n{% endfor %}<tool_call>\n"
+    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|im_end|>\n{% endif %}'
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+    "{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALLS = (
+    "<think>\nI should look.\n</think>\n\nOne moment.\n"
+    '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Köln"}}\n</tool_call>\n'
+    '<tool_call>\n{"name": "apply_patch", "arguments": {"input": "*** x\\n"}}\n</tool_call>\n'
+    '<tool_call>\n{"name": "mcp__files__read", "arguments": {}}\n</tool_call>'
+)
+SCHEMA: Any = {"type": "object", "properties": {"city": {"type": "string"}}}
+OWN_TOOLS: Any = [
+    {"name": name, "description": "x", "input_schema": SCHEMA}
+    for name in ("get_weather", "apply_patch", "mcp__files__read")
+]
+GPT_TOOLS: Any = [
+    {"type": "function", "name": "get_weather", "parameters": SCHEMA, "strict": False},
+    {"type": "custom", "name": "apply_patch", "description": "edits"},
+    {
+        "type": "namespace",
+        "name": "mcp__files",
+        "description": "x",
+        "tools": [{"type": "function", "name": "read", "parameters": {"type": "object"}}],
+    },
+    {"type": "web_search"},
+]
+
+
+@pytest.fixture
+def agent(folder: Path) -> Iterator[Site]:
+    for site in started(folder, Setup(template=AGENT, facts={"max_model_len": 4000})):
+        site.engine.reply = CALLS
+        yield site
+
+
+def prompt_of(site: Site) -> str:
+    return site.tokenizer.decode(site.engine.generates[-1].prompt_token_ids.tolist(), False)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_tool_loop_with_anthropic_s_client(agent: Site, streamed: bool) -> None:
+    client = claude(agent)
+    asked: Any = {"model": "m", "max_tokens": 999, "tools": OWN_TOOLS, "messages": HELLO}
+    if streamed:
+        with client.messages.stream(**asked) as stream:
+            message: Any = stream.get_final_message()
+    else:
+        message = client.messages.create(**asked)
+    assert [block.type for block in message.content] == [
+        "thinking",
+        "text",
+        "tool_use",
+        "tool_use",
+        "tool_use",
+    ]
+    assert message.content[0].thinking == "I should look." and message.content[0].signature
+    assert message.content[1].text.strip() == "One moment."
+    assert [(block.name, block.input) for block in message.content[2:]] == [
+        ("get_weather", {"city": "Köln"}),
+        ("apply_patch", {"input": "*** x\n"}),
+        ("mcp__files__read", {}),
+    ]
+    assert message.stop_reason == "tool_use" and message.usage.output_tokens_details.thinking_tokens > 0
+    results: Any = [
+        {"type": "tool_result", "tool_use_id": block.id, "content": "rain"} for block in message.content[2:]
+    ]
+    agent.engine.reply = "It rains."
+    again: Any = [
+        *HELLO,
+        {"role": "assistant", "content": message.content},
+        {"role": "user", "content": results},
+    ]
+    last: Any = client.messages.create(**{**asked, "messages": again})
+    assert last.content[0].text == "It rains." and last.stop_reason == "end_turn"
+    assert "<think>I should look.</think>One moment." in prompt_of(agent) and "Köln" in prompt_of(agent)
+    assert prompt_of(agent).count("<|im_start|>tool\nrain") == 3
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_tool_loop_with_openai_s_client(agent: Site, streamed: bool) -> None:
+    client = gpt(agent)
+    sealed: Any = ["reasoning.encrypted_content"]
+    asked: Any = {"model": "m", "tools": GPT_TOOLS, "input": "hi", "include": sealed, "store": False}
+    if streamed:
+        with client.responses.stream(**asked) as stream:
+            response: Any = stream.until_done().get_final_response()
+    else:
+        response = client.responses.create(**asked)
+    reasoning, message, weather, patch, read = response.output
+    assert reasoning.content[0].text == "I should look." and reasoning.encrypted_content
+    assert message.content[0].text.strip() == "One moment." == response.output_text.strip()
+    assert (weather.type, weather.name, json.loads(weather.arguments)) == (
+        "function_call",
+        "get_weather",
+        {"city": "Köln"},
+    )
+    assert (patch.type, patch.name, patch.input) == ("custom_tool_call", "apply_patch", "*** x\n")
+    assert (read.type, read.namespace, read.name, read.arguments) == (
+        "function_call",
+        "mcp__files",
+        "read",
+        "{}",
+    )
+    assert response.usage.output_tokens_details.reasoning_tokens > 0
+    kinds = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
+    outputs: Any = [
+        {"type": kinds[item.type], "call_id": item.call_id, "output": "rain"}
+        for item in (weather, patch, read)
+    ]
+    # as Codex sends it: no ids, no reasoning text
+    thought = {"type": "reasoning", "summary": [], "encrypted_content": reasoning.encrypted_content}
+    agent.engine.reply = "It rains."
+    again: Any = [*HELLO, thought, message, weather, patch, read, *outputs]
+    last = client.responses.create(**{**asked, "input": again})
+    assert last.output_text == "It rains."
+    assert "<think>I should look.</think>One moment." in prompt_of(agent) and "Köln" in prompt_of(agent)
+    assert prompt_of(agent).count("<|im_start|>tool\nrain") == 3
+
+
+def test_streamed_and_whole_answers_of_an_agent_are_the_same(agent: Site) -> None:
+    body = {"input": "hi", "tools": GPT_TOOLS, "reasoning": {"summary": "auto"}}
+    _, whole = agent.post("/v1/responses", body)
+    events = sse(agent.request("POST", "/v1/responses", {**body, "stream": True})[2])
+    streamed = events[-1][1]["response"]
+
+    def told(response: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {name: value for name, value in item.items() if name not in ("id", "call_id")}
+            for item in response["output"]
+        ]
+
+    assert told(streamed) == told(whole) and len(whole["output"]) == 5
+    assert whole["output"][0]["summary"][0]["text"] == "I should look."
+    for name, event in events:
+        if name == "response.output_item.done":
+            assert event["item"] == streamed["output"][event["output_index"]]
 
 
 # Anthropic's

@@ -38,7 +38,7 @@ _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _THINKING = ("enabled", "disabled", "adaptive", "between_tools")
 _DISPLAYS = ("summarized", "omitted")
 _CHOICES = ("auto", "any", "tool", "none")
-_LEAST_BUDGET = 1024  # as the reference says
+_LEAST_BUDGET, _MOST_BUDGET = 1024, 1 << 20  # the reference's, and chat's
 # Claude Code's first system block. It holds a hash of each request, so that no two prompts would begin alike.
 _BILLING = "x-anthropic-billing-header:"
 _FAILED = "The tool call failed."  # in front of a result with is_error, which chat messages have no place for
@@ -238,7 +238,7 @@ def _thinking(fields: Fields) -> dict[str, Any]:
         budget = thinking.get("budget_tokens")
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < _LEAST_BUDGET:
             raise invalid("thinking.budget_tokens", f"expected an integer of at least {_LEAST_BUDGET}")
-        chat["thinking_token_budget"] = min(budget, 1 << 30)
+        chat["thinking_token_budget"] = min(budget, _MOST_BUDGET)
     return chat
 
 

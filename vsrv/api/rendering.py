@@ -52,6 +52,8 @@ def usage_object(usage: Usage, with_details: bool) -> dict[str, Any]:
     }
     if with_details:
         table["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.thinks:
+        table["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
     return table
 
 

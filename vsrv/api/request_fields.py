@@ -37,6 +37,33 @@ _MESSAGE = {
         },
     },
 }
+_TOOL = {
+    "type": "object",
+    "required": ["type", "function"],
+    "properties": {
+        "type": {"const": "function"},
+        "function": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": {"type": "string", "pattern": "^[A-Za-z0-9_.:/-]{1,128}$"},
+                "description": {"type": ["string", "null"]},
+                "parameters": {"type": ["object", "null"]},
+                "strict": {"type": ["boolean", "null"]},
+            },
+        },
+    },
+}
+_TOOL_CHOICE = {
+    "anyOf": [
+        {"enum": ["none", "auto", "required"]},
+        {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"enum": ["function", "allowed_tools"]}},
+        },
+    ]
+}
 
 
 def _sampling(name: str, help: str) -> Field:
@@ -132,6 +159,15 @@ _CONSTRAINING = (
     Field("guided_whitespace_pattern", "text", "an older name of structured_outputs.whitespace_pattern", 1, 256, "", GENERATING),
     Field("structural_tag", "any", "an older name of structured_outputs.structural_tag", dialects=GENERATING),
 )
+_CALLING = (
+    Field("tools", "list", "functions that the model may call", 1, 512, None, TEMPLATED, schema={"items": _TOOL}),
+    Field("tool_choice", "any", "none, auto, required, or the function that is to be called", dialects=TEMPLATED, schema=_TOOL_CHOICE),
+    _flag("parallel_tool_calls", True, "allow more than one call in an answer", TEMPLATED),
+    Field("functions", "list", "an older name of tools", 1, 512, None, TEMPLATED),
+    Field("function_call", "any", "an older name of tool_choice", dialects=TEMPLATED),
+    _flag("include_reasoning", True, "show the thinking before the answer", (CHAT,)),
+    Field("thinking_token_budget", "integer", "end the thinking after so many tokens; -1: no limit", -1, 1 << 20, None, (CHAT,)),
+)
 _SERVING = (
     Field("priority", "integer", "with --scheduling-policy priority: the smaller, the sooner", -(2**31), 2**31 - 1, 0, GENERATING),
     Field("cache_salt", "text", "keeps cached prompts apart from those with another salt", 1, 128, "", GENERATING),
@@ -141,13 +177,9 @@ _SERVING = (
 _HARMLESS = tuple(
     _ignored(name, "accepted, without effect")
     for name in """user session_id store metadata service_tier verbosity safety_identifier prompt_cache_key prompt_cache_retention
-    moderation web_search_options guided_decoding_backend include_reasoning parallel_tool_calls length_penalty""".split()
+    moderation web_search_options guided_decoding_backend length_penalty""".split()
 )
 _UNSUPPORTED = (
-    _refused("tools"),
-    _refused("tool_choice", "", "none", "auto"),
-    _refused("functions"),
-    _refused("function_call", "", "none"),
     _refused("use_beam_search", "", False),
     _refused("suffix", "", ""),
     _refused("chat_template"),
@@ -156,13 +188,12 @@ _UNSUPPORTED = (
     _refused("modalities", "", ["text"]),
     _refused("prediction"),
     _refused("logprob_token_ids"),
-    _refused("thinking_token_budget", "", -1),
     _refused("repetition_detection"),
     _refused("prompt_embeds"),
     _refused("kv_transfer_params"),
 )
 ROWS = (
-    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_CONSTRAINING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
+    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_CONSTRAINING, *_CALLING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
 )
 REQUESTS: Mapping[str, Table] = {
     dialect: table(*(row for row in ROWS if dialect in row.dialects))
