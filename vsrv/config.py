@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -238,6 +239,30 @@ def _override_conflicts(table: Mapping[str, Any]) -> Iterator[ConfigError]:
             yield ConfigError(f"--override-generation-config: {error}")
 
 
+# of vLLM's object: what each name may be here
+_STRUCTURED: Mapping[str, tuple[Any, ...]] = {
+    "backend": ("auto", "guidance"),
+    "disable_fallback": (True, False),
+    "disable_any_whitespace": (True, False),
+    "disable_additional_properties": (True, False),
+    "enable_in_reasoning": (False,),
+    "reasoning_parser": ("",),
+}
+
+
+def _structured_conflicts(table: Mapping[str, Any]) -> Iterator[ConfigError]:
+    for name, value in table.items():
+        legal = _STRUCTURED.get(name)
+        if legal is None:
+            yield ConfigError(
+                f"--structured-outputs-config: nothing is called {name!r}; it has {', '.join(_STRUCTURED)}"
+            )
+        elif value not in legal or isinstance(value, bool) != isinstance(legal[0], bool):
+            hint = "; use --reasoning-parser" if name == "reasoning_parser" else ""
+            words = " or ".join(json.dumps(item) for item in legal)
+            yield ConfigError(f"--structured-outputs-config: {name} must be {words}, not {value!r}{hint}")
+
+
 def conflicts(config: ServeConfig) -> Iterator[ConfigError]:
     """Settings that do not fit together, or that say nothing sensible, each as the error that a start would end with."""
     for check in (_access_conflicts, _tls_conflicts, _web_conflicts, _other_conflicts):
@@ -288,6 +313,7 @@ def _web_conflicts(get: Callable[[str], Any]) -> Iterator[ConfigError]:
 
 def _other_conflicts(get: Callable[[str], Any]) -> Iterator[ConfigError]:
     yield from _override_conflicts(get("override-generation-config"))
+    yield from _structured_conflicts(get("structured-outputs-config"))
     if (get("fingerprint-mode") == "custom") != (get("fingerprint-value") is not None):
         yield ConfigError("--fingerprint-mode custom and --fingerprint-value belong together")
     if get("device-ids") is not None and not _DEVICE_ID.fullmatch(get("device-ids")):

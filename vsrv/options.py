@@ -434,8 +434,7 @@ OPTIONS: tuple[Option, ...] = (
         "json",
         {},
         "model",
-        "grammar settings",
-        refused="structured outputs are not in this version",
+        "JSON object of defaults for structured outputs: disable_any_whitespace (compact JSON), disable_additional_properties",
     ),
     # chat
     Option(

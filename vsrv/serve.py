@@ -721,7 +721,7 @@ def model_facts(
     ]
     if eos is None and ids:
         eos = ids[0]
-    model = get("model")
+    model, structured = get("model"), get("structured-outputs-config")
     names = get("served-model-name") or (_DEMO_NAME if model is None else model.rstrip("/"),)
     return ModelFacts(
         served_names=names,
@@ -739,6 +739,8 @@ def model_facts(
         tool_parser=get("tool-call-parser"),
         reasoning_parser=get("reasoning-parser"),
         hide_unused_tools=get("exclude-tools-when-tool-choice-none"),
+        compact_json=structured.get("disable_any_whitespace", False),
+        closed_objects=structured.get("disable_additional_properties", False),
     )
 
 

@@ -40,6 +40,8 @@ def sample(option: Option) -> tuple[str, Any]:
         return value, value
     if option.name == "override-generation-config":
         return '{"top_k": 1}', {"top_k": 1}
+    if option.name == "structured-outputs-config":
+        return '{"disable_fallback": true}', {"disable_fallback": True}
     if option.kind in ("int", "float"):
         low, high = option.low or 0, option.high or 100
         number = type(low)(min(high, max(low, 17)))
@@ -277,7 +279,10 @@ def test_json_options_by_dotted_keys() -> None:
         (["--port.a", "1"], "unknown option --port.a"),
         (["--compilation-config.mode", "3"], "compiles nothing"),
         (["-cc.cudagraph_mode=FULL"], "compiles nothing"),
-        (["--structured-outputs-config.backend", "xgrammar"], "structured outputs are not in this version"),
+        (["--structured-outputs-config.backend", "xgrammar"], 'backend must be "auto" or "guidance"'),
+        (["--structured-outputs-config.disable_any_whitespace", "1"], "must be true or false"),
+        (["--structured-outputs-config.reasoning_parser", "x"], "--reasoning-parser"),
+        (["--structured-outputs-config.colour", "red"], "nothing is called 'colour'"),
     ):
         with pytest.raises(ConfigError, match=match):
             resolve(cli.parse(wrong), {})
