@@ -8,7 +8,8 @@ from typing import Any
 
 from vsrv.api.generation import Generation, Part, TokenLogProb
 from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
-from vsrv.api.sse import DONE, event
+from vsrv.api.sse import DONE, event, stream_error
+from vsrv.errors import UserError
 from vsrv.text.tools import ToolCallDelta
 
 _MESSAGE_NULLS: dict[str, Any] = {"refusal": None, "annotations": None, "audio": None, "function_call": None}
@@ -190,6 +191,10 @@ class ChatAnswer:
                 {**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint}
             )
         yield DONE
+
+    def failed(self, error: UserError, request_id: str) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
+        return stream_error(error)
 
     def _choice(self, part: Part, delta: dict[str, Any], first: bool, last: bool) -> dict[str, Any]:
         """One of the chunks of a part: the first tells of its tokens, the last of its end."""

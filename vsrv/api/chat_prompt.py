@@ -48,6 +48,11 @@ class ChatPrompter:
             facts.reasoning_parser, sources, reasoning.ALIASES, reasoning.detect_format
         )
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the model's way to think is known."""
+        return bool(self._reasoning_form)
+
     def prompt(self, fields: Fields) -> ChatPrompt:
         """Raises UserError 400 naming the field."""
         request = read_tools(fields)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import orjson
 
@@ -13,6 +14,8 @@ from vsrv.api.fields import Fields, invalid, parse_object
 from vsrv.api.plans import ReadingPlan
 from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
 from vsrv.api.structured import grammar_of
+from vsrv.api.translation import AS_SENT, PLAIN, Style
+from vsrv.api.translators import TRANSLATORS, Translator
 from vsrv.errors import UserError
 from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
@@ -25,6 +28,7 @@ _MAX_BAD_WORD_IDS = 60
 class Prepared:
     """What the front needs to run a request; `limits` is max_tokens of each prompt.
 
+    `told` is what a translated dialect's answer needs of its request.
     `prompt_texts` are filled for echo and return_prompt_text only. /tokenize has no request, and in `prompt_texts` the tokens' spellings if asked.
     """
 
@@ -32,6 +36,7 @@ class Prepared:
     prompts: list[array[int]]
     prompt_texts: list[str]
     limits: tuple[int, ...] = ()
+    told: dict[str, Any] = field(default_factory=dict)
 
     def to_frame(self) -> bytes:
         """u32 head size, JSON head, then every prompt's ids as u32."""
@@ -41,6 +46,7 @@ class Prepared:
                 "lengths": [len(ids) for ids in self.prompts],
                 "texts": self.prompt_texts,
                 "limits": self.limits,
+                "told": self.told,
             }
         )
         return struct.pack("<I", len(head)) + head + b"".join(ids.tobytes() for ids in self.prompts)
@@ -56,7 +62,7 @@ class Prepared:
             prompts.append(ids[start : start + length])
             start += length
         request = None if head["request"] is None else GenerationRequest.from_json(head["request"])
-        return cls(request, prompts, head["texts"], tuple(head["limits"]))
+        return cls(request, prompts, head["texts"], tuple(head["limits"]), head["told"])
 
 
 class Preparer:
@@ -76,13 +82,40 @@ class Preparer:
         self._prompter = None if template is None else ChatPrompter(tokenizer, template, facts)
 
     def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
-        """dialect: "chat", "completions" or "tokenize". Raises UserError."""
+        """dialect: one of prepare_worker.DIALECTS. Raises UserError."""
+        if dialect in TRANSLATORS:
+            return self._translated(TRANSLATORS[dialect], body)
         fields = request_fields(parse_object(body), dialect, self._facts)
         if dialect == "chat":
             return self._chat(fields)
         if dialect == "completions":
             return self._completions(fields)
         return self._tokenize(fields)
+
+    def _translated(self, translator: Translator, body: bytes | bytearray) -> Prepared:
+        """Another dialect's body by way of chat's; in plain form where the template refuses the conversation as it is."""
+        fields = translator.fields(parse_object(body), self._facts)
+        try:
+            try:
+                return self._by_chat(translator, fields, AS_SENT)
+            except UserError as error:
+                if error.code != "template_error":
+                    raise
+                return self._by_chat(translator, fields, PLAIN)
+        except UserError as error:
+            raise translator.restated(error, self._facts) from None
+
+    def _by_chat(self, translator: Translator, fields: Fields, style: Style) -> Prepared:
+        translated = translator.to_chat(fields, self._facts, style)
+        if not self._chats.thinks:  # keeps every budget of thinking, which chat would refuse
+            translated.chat.pop("thinking_token_budget", None)
+        chat = request_fields(translated.chat, "chat", self._facts)
+        if translator.prompt_only:
+            return Prepared(None, [self._chat_prompt(chat)[1]], [])
+        prepared = self._chat(chat)
+        assert prepared.request is not None
+        request = replace(prepared.request, unknown=translated.ignored)
+        return replace(prepared, request=request, told=translated.told)
 
     def _chat(self, fields: Fields) -> Prepared:
         prompt, whole = self._chat_prompt(fields)
