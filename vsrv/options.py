@@ -817,6 +817,13 @@ OPTIONS: tuple[Option, ...] = (
         env=("VLLM_LOG_STATS_INTERVAL",),
     ),
     Option(
+        "enable-tokenizer-info-endpoint",
+        "bool",
+        False,
+        "operation",
+        "GET /tokenizer_info tells tokenizer_config.json and the chat template, as lm-evaluation-harness asks for",
+    ),
+    Option(
         "disable-fastapi-docs",
         "bool",
         False,

@@ -161,7 +161,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (
         "this interface is not in this version; vsrv serves OpenAI's chat and completions",
         """
-        +grpc tool-server +enable-tokenizer-info-endpoint +cohere-is-reasoning-model=true
+        +grpc tool-server +cohere-is-reasoning-model=true
         cohere-format=cmd4 anthropic-disabled-thinking-effort=auto +tokens-only +enable-scale-out
         grpc-port +enable-flash-late-interaction=true
         """,

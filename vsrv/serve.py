@@ -612,6 +612,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
     from vsrv.api.parts import ApiOptions, Parts
     from vsrv.metrics import Metrics
     from vsrv.prepare_worker import build_preparer
+    from vsrv.text.template import tokenizer_info
     from vsrv.text.tokenizer import Tokenizer
 
     get = config.get
@@ -682,6 +683,9 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 fingerprint=_fingerprint(config, folder),
                 created=int((folder / "config.json").stat().st_mtime),
                 has_openapi=not get("disable-fastapi-docs"),
+                tokenizer_info=tokenizer_info(text_folder, get("chat-template"))
+                if get("enable-tokenizer-info-endpoint")
+                else None,
                 root_path=get("root-path").rstrip("/"),
             ),
         )

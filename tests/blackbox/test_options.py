@@ -23,7 +23,7 @@ def test_options_do_what_they_say(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
     server = start(
         "--tokenizer", str(tmp_path), "--disable-fastapi-docs", "--fingerprint-mode", "none", "--log-stats-interval", "0.2",
-        "--kv-cache-dtype", "bfloat16",
+        "--kv-cache-dtype", "bfloat16", "--enable-tokenizer-info-endpoint",
     )  # fmt: skip
     try:
         server.wait_ready()
@@ -38,6 +38,10 @@ def test_options_do_what_they_say(tmp_path: Path) -> None:
         _, plain = server.post("/tokenize", {"prompt": "Which port?"})
         assert tokens["count"] > plain["count"] + 6, "forty spaces more than the model's own template"  # type: ignore[operator]
         assert server.get("/openapi.json")[0] == 404
+        # lm-evaluation-harness reads these of /tokenizer_info: eos_token, bos_token, pad_token, chat_template
+        told = json.loads(server.get("/tokenizer_info")[1])
+        assert told["chat_template"] == template and told["eos_token"] == config["eos_token"]
+        assert told["tokenizer_class"] == config.get("tokenizer_class", "PreTrainedTokenizerFast")
         end = time.monotonic() + 10
         while "generated tokens a second" not in server.log():
             assert time.monotonic() < end, server.log()

@@ -49,6 +49,11 @@ class Admin:
                 if self._options.has_openapi
                 else ()
             ),
+            *(
+                (Route(("GET",), "/tokenizer_info", AuthClass.INFERENCE, self._tokenizer_info),)
+                if self._options.tokenizer_info is not None
+                else ()
+            ),
             Route(("GET",), "/v1/models", AuthClass.INFERENCE, self._models),
             Route(("GET",), "/v1/models/{model:path}", AuthClass.INFERENCE, self._model),
             Route(("POST",), "/tokenize", AuthClass.INFERENCE, self._tokenize),
@@ -124,6 +129,9 @@ class Admin:
             "token_strs": prepared.prompt_texts or None,
         }
         return json_response(answer)
+
+    async def _tokenizer_info(self, request: Request, placeholders: dict[str, str]) -> Response:
+        return json_response(self._options.tokenizer_info)
 
     async def _detokenize(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._intake.require_ready()

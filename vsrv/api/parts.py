@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from vsrv.api.admission import Admission
 from vsrv.api.auth import Keys
@@ -37,6 +38,7 @@ class ApiOptions:
     logged_prompt_characters: int = 0  # prompts are logged only where somebody asked for it
     fingerprint: str | None = ""
     has_openapi: bool = True
+    tokenizer_info: Mapping[str, Any] | None = None  # None: not to be told
     created: int = 0
     root_path: str = ""  # a proxy's prefix, told in /openapi.json
 
