@@ -117,7 +117,7 @@ def field_schema(row: Field, facts: ModelFacts) -> dict[str, Any]:
     """JSON schema of one field; null is taken as absent, except where the field is required."""
     schema: dict[str, Any] = {**_SCHEMAS[row.kind](row, facts), **(row.schema or {})}
     if row.name == "model":
-        schema = {"enum": [*facts.served_names, ""]}
+        schema = {"type": "string"} if facts.any_name else {"enum": [*facts.served_names, ""]}
     if not row.required:
         schema = _or_null(schema)
     schema["description"] = row.help
@@ -218,7 +218,7 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
         "responses": _responses(route, about),
     }
     if "{model" in route.pattern:
-        schema = {"enum": list(facts.served_names)}
+        schema = {"type": "string"} if facts.any_name else {"enum": list(facts.served_names)}
         operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
     if about.request and method == "POST":
         content = {"application/json": {"schema": _reference(_request_name(about.request))}}
