@@ -691,6 +691,15 @@ OPTIONS: tuple[Option, ...] = (
         high=3600,
     ),
     Option(
+        "engine-load-timeout",
+        "float",
+        900.0,
+        "operation",
+        "seconds without progress while the model loads before the engine is ended, with its stacks in the log; 0 = wait for ever",
+        low=0,
+        high=86400,
+    ),
+    Option(
         "engine-max-restarts",
         "int",
         3,

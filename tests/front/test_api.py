@@ -312,16 +312,16 @@ REFUSALS: list[tuple[str, Any, int, str, str | None]] = [
     ("chat/completions", {"messages": HELLO, "tools": [{}]}, 400, "unsupported_parameter", "tools"),
     (
         "chat/completions",
-        {"messages": HELLO, "response_format": {"type": "json_object"}},
+        {"messages": HELLO, "response_format": {"type": "xml"}},
         400,
-        "unsupported_parameter",
-        "response_format",
+        "invalid_value",
+        "response_format.type",
     ),
     (
         "chat/completions",
-        {"messages": HELLO, "guided_regex": "a"},
+        {"messages": HELLO, "guided_regex": "a", "guided_json": {}},
         400,
-        "unsupported_parameter",
+        "invalid_value",
         "guided_regex",
     ),
     (

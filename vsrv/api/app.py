@@ -73,6 +73,8 @@ class App:
             response = await self._route(request, trace, router)
         except UserError as error:
             trace.error = error.code
+            if error.status == 503 and trace.lease is not None:
+                trace.lease.refund()
             response = trace.error_body(error, request.id)
             if error.status == 405 and error.param:
                 response.headers.append(("allow", error.param))
@@ -100,7 +102,9 @@ class App:
         route, placeholders, allowed = router.find(request.method, request.path)
         if route is None:
             # without a key, nobody learns which paths exist
-            trace.caller = await self._parts.keys.identify(request.headers, AuthClass.INFERENCE)
+            trace.caller = await self._parts.keys.identify(
+                request.headers, AuthClass.INFERENCE, request.certificate
+            )
             if allowed and request.method == "OPTIONS":
                 return Response(204, [("allow", ", ".join(allowed))])
             if allowed:
@@ -114,7 +118,7 @@ class App:
             raise UserError(404, "not_found", f"no such path: {request.path[:200]}")
         trace.route = route.pattern
         trace.error_body = self._error_bodies.get(route.pattern, error_response)
-        trace.caller = await self._parts.keys.identify(request.headers, route.auth)
+        trace.caller = await self._parts.keys.identify(request.headers, route.auth, request.certificate)
         self._intake.traces[request] = trace
         try:
             return await route.call(request, placeholders)

@@ -13,8 +13,10 @@ import orjson
 
 from vsrv.api.fields import Fields, invalid, parse_object, unsupported
 from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
+from vsrv.api.structured import grammar_of
 from vsrv.errors import UserError
 from vsrv.text.fill_in import FillIn, format_of, joined, stop_ids
+from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
@@ -62,7 +64,15 @@ class Prepared:
 class Preparer:
     """Owns tokenizer and template of one process."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, facts: ModelFacts) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        facts: ModelFacts,
+        checker: GrammarChecker | None = None,
+    ) -> None:
+        """`checker`: for a process that can be killed; without it a request with a grammar raises ChildNeeded."""
+        self._checker = checker
         self._tokenizer = tokenizer
         self._template = template
         self._facts = facts
@@ -208,7 +218,7 @@ class Preparer:
             or sum(len(word) + 1 for word in words) > 2000
         ):
             raise invalid("bad_words", "the words have too many tokens")
-        return Common(fields, self._facts, tuple(words))
+        return Common(fields, self._facts, tuple(words), grammar_of(fields, self._checker))
 
     def _truncated(self, fields: Fields, ids: array[int]) -> array[int]:
         length = self._facts.max_model_len

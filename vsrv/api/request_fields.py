@@ -124,6 +124,18 @@ _PROMPTING = (
           choices=("messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt")),
     Field("reasoning_effort", "choice", "told to the template; none switches thinking off", dialects=TEMPLATED, choices=EFFORTS),
 )
+_CONSTRAINING = (
+    Field("response_format", "object", "what the answer is: text, json_object, json_schema or structural_tag", 0, 16, None, GENERATING,
+          schema={"required": ["type"]}),
+    Field("structured_outputs", "object", "a constraint of the answer: json, json_object, regex, choice, grammar or structural_tag", 0, 16, None, GENERATING),
+    Field("guided_json", "any", "an older name of structured_outputs.json", dialects=GENERATING),
+    _flag("guided_json_object", False, "an older name of structured_outputs.json_object"),
+    Field("guided_regex", "text", "an older name of structured_outputs.regex", 1, 1024, None, GENERATING),
+    Field("guided_choice", "list", "an older name of structured_outputs.choice", 1, 1024, None, GENERATING),
+    Field("guided_grammar", "text", "an older name of structured_outputs.grammar", 1, 1 << 16, None, GENERATING),
+    Field("guided_whitespace_pattern", "text", "an older name of structured_outputs.whitespace_pattern", 1, 256, "", GENERATING),
+    Field("structural_tag", "any", "an older name of structured_outputs.structural_tag", dialects=GENERATING),
+)
 _SERVING = (
     Field("priority", "integer", "with --scheduling-policy priority: the smaller, the sooner", -(2**31), 2**31 - 1, 0, GENERATING),
     Field("cache_salt", "text", "keeps cached prompts apart from those with another salt", 1, 128, "", GENERATING),
@@ -133,19 +145,13 @@ _SERVING = (
 _HARMLESS = tuple(
     _ignored(name, "accepted, without effect")
     for name in """user session_id store metadata service_tier verbosity safety_identifier prompt_cache_key prompt_cache_retention
-    moderation web_search_options include_reasoning parallel_tool_calls""".split()
+    moderation web_search_options guided_decoding_backend include_reasoning parallel_tool_calls""".split()
 )
 _UNSUPPORTED = (
     _refused("tools"),
     _refused("tool_choice", "", "none", "auto"),
     _refused("functions"),
     _refused("function_call", "", "none"),
-    _refused("response_format", "", {"type": "text"}),
-    _refused("structured_outputs"),
-    _refused("guided_json"),
-    _refused("guided_regex"),
-    _refused("guided_choice"),
-    _refused("guided_grammar"),
     _refused("suffix", "is of /v1/completions", "", dialects=(CHAT,)),
     _refused("chat_template"),
     _refused("documents", "", []),
@@ -159,7 +165,7 @@ _UNSUPPORTED = (
     _refused("kv_transfer_params"),
 )
 ROWS = (
-    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
+    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_CONSTRAINING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
 )
 REQUESTS: Mapping[str, Table] = {
     dialect: table(*(row for row in ROWS if dialect in row.dialects))

@@ -8,6 +8,7 @@ Every sequence gets exactly one end: an output with a finish reason, or a Failed
 
 from __future__ import annotations
 
+import bisect
 import random
 import sys
 import traceback
@@ -22,7 +23,7 @@ from vsrv.engine.grammar import GrammarFailure, Grammars
 from vsrv.engine.runner import ModelRunner, Sampled
 from vsrv.engine.scheduler import Plan, Scheduler
 from vsrv.engine.sequence import Sequence, SequenceStatus, merge_logprobs
-from vsrv.messages import Failed, FinishReason, Generate, LogProbs, TokenOutput
+from vsrv.messages import ITERATION_BUCKETS, Failed, FinishReason, Generate, LogProbs, TokenOutput
 
 Output = TokenOutput | Failed
 
@@ -65,10 +66,7 @@ class Engine:
         self._in_flight: InFlight | None = None
         self._outbox: list[Output] = []
         self._arrivals = 0
-        self.num_steps = 0
-        self.prompt_tokens = 0
-        self.generation_tokens = 0
-        self.finished: dict[str, int] = {}
+        self.reset_statistics()
 
     def add(self, frame: Generate) -> None:
         """Queue a sequence. What can never run is answered with Failed by the next step."""
@@ -139,8 +137,9 @@ class Engine:
 
     def reset_statistics(self) -> None:
         """Start counting anew, after the warm-up."""
-        self.num_steps = self.prompt_tokens = self.generation_tokens = 0
-        self.finished = {}
+        self.num_steps = self.prompt_tokens = self.generation_tokens = self.computed_tokens = 0
+        self.iteration_tokens = [0] * (len(ITERATION_BUCKETS) + 1)  # steps by size, see Beat
+        self.finished: dict[str, int] = {}
         self.scheduler.prefix_queries = self.scheduler.prefix_hits = self.scheduler.num_preemptions = 0
 
     def check(self) -> None:
@@ -205,6 +204,9 @@ class Engine:
 
     def _process(self, done: InFlight) -> None:
         self.num_steps += 1
+        tokens = len(done.batch.input_ids)
+        self.computed_tokens += tokens
+        self.iteration_tokens[bisect.bisect_left(ITERATION_BUCKETS, tokens)] += 1
         results = done.sampled.read()
         for sequence, rows in results.prompt_logprobs:
             sequence.prompt_logprobs.append(rows)

@@ -5,6 +5,7 @@ A slow front never blocks a step: what the socket does not take is kept, and out
 
 from __future__ import annotations
 
+import errno
 import gc
 import select
 import signal
@@ -51,6 +52,7 @@ _READ_BYTES = 1 << 20
 _MAX_OUTBOX_BYTES = (
     64 << 20
 )  # a front that is this far behind makes the engine wait instead of filling memory
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WARMUP_ID = 2**64 - 1  # no front ever sends it
 
 
@@ -147,6 +149,12 @@ def main(fd: int) -> int:
         engine, ready = load(config, front)
     except ConfigError as error:
         front.send(Failed(0, "config_error", str(error)))
+        return EXIT_CONFIG
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        message = f"no room in the cache folder {boot.cache_dir()}: {error.strerror}; make room or set VSRV_CACHE_DIR"
+        front.send(Failed(0, "config_error", message))
         return EXIT_CONFIG
     front.send(ready)
     gc.collect()
@@ -299,6 +307,7 @@ def _beat(engine: Engine, queues: tuple[int, int]) -> Beat:
     counters = {
         "prompt_tokens": engine.prompt_tokens,
         "generation_tokens": engine.generation_tokens,
+        "computed_tokens": engine.computed_tokens,
         "prefix_cache_queries": scheduler.prefix_queries,
         "prefix_cache_hits": scheduler.prefix_hits,
         "preemptions": scheduler.num_preemptions,
@@ -311,4 +320,5 @@ def _beat(engine: Engine, queues: tuple[int, int]) -> Beat:
         queues[1],
         scheduler.pool.usage,
         {k: float(v) for k, v in counters.items()},
+        tuple(engine.iteration_tokens),
     )
