@@ -144,8 +144,8 @@ _SERVING = (
 )
 _HARMLESS = tuple(
     _ignored(name, "accepted, without effect")
-    for name in """user session_id store metadata service_tier verbosity safety_identifier prompt_cache_key prompt_cache_retention
-    moderation web_search_options guided_decoding_backend include_reasoning parallel_tool_calls""".split()
+    for name in """user session_id store metadata service_tier verbosity safety_identifier prompt_cache_key prompt_cache_options
+    prompt_cache_retention moderation prediction guided_decoding_backend include_reasoning parallel_tool_calls""".split()
 )
 _UNSUPPORTED = (
     _refused("tools"),
@@ -153,16 +153,19 @@ _UNSUPPORTED = (
     _refused("functions"),
     _refused("function_call", "", "none"),
     _refused("suffix", "is of /v1/completions", "", dialects=(CHAT,)),
-    _refused("chat_template"),
+    _refused("web_search_options", "is not supported: nothing is fetched for a request"),
+    _refused("chat_template", "of a request is not accepted: a template is a program (--chat-template is the server's)"),
     _refused("documents", "", []),
-    _refused("audio"),
-    _refused("modalities", "", ["text"]),
-    _refused("prediction"),
+    _refused("audio", "is not supported: answers are text"),
+    _refused("modalities", "other than text are not supported", ["text"]),
     _refused("logprob_token_ids"),
     _refused("thinking_token_budget", "", -1),
     _refused("repetition_detection"),
-    _refused("prompt_embeds"),
-    _refused("kv_transfer_params"),
+    _refused("prompt_embeds", "are not accepted: send text or token ids"),
+    *(_refused(name, "is not accepted from a request", {}) for name in ("kv_transfer_params", "ec_transfer_params", "vllm_xargs")),
+    *(_refused(name, "is not supported: prompts are text", {}) for name in ("media_io_kwargs", "mm_processor_kwargs", "mm_payload")),
+    *(_refused(name, "", False) for name in ("return_mm_kwargs", "return_token_offsets", "watermarking")),
+    _refused("routed_experts_prompt_start"),
 )
 ROWS = (
     *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_CONSTRAINING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
