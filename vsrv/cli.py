@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import vsrv
-from vsrv import parsers
+from vsrv import parsers, requirements
 from vsrv.commands import Command
 from vsrv.config import BenchOptions, ServeConfig, resolve, shown, shown_differences
 from vsrv.errors import ConfigError
@@ -33,6 +33,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"vsrv: no command {name!r}; there are {names}", file=sys.stderr)
         return EXIT_USAGE
     try:
+        if not command.bare and help_wanted(rest) is None and requirements.lacking():
+            from vsrv import environments
+
+            environments.suit(list(arguments))
         return command.run(rest)
     except ConfigError as error:
         complain("error", str(error))
@@ -132,8 +136,32 @@ def version_parser() -> argparse.ArgumentParser:
 
 def _version(arguments: list[str]) -> int:
     version_parser().parse_args(arguments)
-    print(f"vsrv {vsrv.__version__}")
+    facts = requirements.stamp()
+    built = (
+        f" (archive of commit {facts['commit'] or 'unknown'}, for Python {facts['python']})" if facts else ""
+    )
+    print(f"vsrv {vsrv.__version__}{built}")
     return 0
+
+
+def setup_parser() -> argparse.ArgumentParser:
+    """`vsrv setup`."""
+    from vsrv import setup
+
+    return setup.add_arguments(
+        Parser(
+            prog="vsrv setup",
+            description="Make a private environment in the cache folder, with every package at the release and the SHA-256 of a lock, for a "
+            "vsrv.pyz whose Python lacks its packages. It is made once; every later start goes over into it.",
+        )
+    )
+
+
+def _setup(arguments: list[str]) -> int:
+    given = setup_parser().parse_args(arguments)
+    from vsrv import setup
+
+    return setup.run(given)
 
 
 def _resolved(arguments: list[str], with_files: bool = True) -> ServeConfig:
@@ -239,7 +267,9 @@ COMMANDS: tuple[Command, ...] = (
         _cert,
         parsers.cert_parser,
     ),
-    Command("keys", "", "make, list, revoke and rotate the keys of a key file", _keys, keys_parser),
+    Command(
+        "keys", "", "make, list, revoke and rotate the keys of a key file", _keys, keys_parser, bare=True
+    ),
     Command(
         "config",
         "",
@@ -247,6 +277,7 @@ COMMANDS: tuple[Command, ...] = (
         _config,
         config_parser,
         True,
+        bare=True,
     ),
     Command(
         "docs",
@@ -254,6 +285,7 @@ COMMANDS: tuple[Command, ...] = (
         "print a manual page, the configuration reference or an example configuration",
         _docs,
         docs_parser,
+        bare=True,
     ),
     Command(
         "completion",
@@ -261,6 +293,15 @@ COMMANDS: tuple[Command, ...] = (
         "print the completion script of a shell",
         _completion,
         parsers.completion_parser,
+        bare=True,
     ),
-    Command("version", "", "print the version", _version, version_parser),
+    Command(
+        "setup",
+        "[--cpu|--cuda]",
+        "make the private environment of the one-file archive",
+        _setup,
+        setup_parser,
+        bare=True,
+    ),
+    Command("version", "", "print the version", _version, version_parser, bare=True),
 )

@@ -67,7 +67,32 @@ SAMPLING: Mapping[str, SamplingBound] = {
     )
 }
 
-_NO_TOOLS = "tool calls are not in this version; leave the flag out and do not send `tools`"
+TOOL_PARSERS = (  # rows and aliases of text/tools.py
+    "none",
+    "hermes",
+    "llama3_json",
+    "pythonic",
+    "mistral",
+    "qwen3_coder",
+    "qwen3_json",
+    "granite4",
+    "llama4_json",
+    "qwen3_xml",
+)
+REASONING_PARSERS = (  # rows and aliases of text/reasoning.py
+    "none",
+    "qwen3",
+    "deepseek_r1",
+    "mistral",
+    "granite",
+    "deepseek_v3",
+    "glm45",
+    "holo2",
+    "mimo",
+    "nemotron_v3",
+    "step3p5",
+    "minimax_m2",
+)
 _NO_POOLING = "embedding and pooling models are not in this version; vsrv serves text generation"
 
 _PICKLED = "pickled weights are programs; convert the checkpoint to safetensors"
@@ -444,15 +469,35 @@ OPTIONS: tuple[Option, ...] = (
         high=3600,
     ),
     Option("return-tokens-as-token-ids", "bool", False, "chat", "logprob tokens as token_id:N"),
-    Option("enable-auto-tool-choice", "bool", False, "chat", "tool_choice auto", refused=_NO_TOOLS),
-    Option("tool-call-parser", "str", None, "chat", "tool call format", refused=_NO_TOOLS),
+    Option(
+        "enable-auto-tool-choice",
+        "bool",
+        False,
+        "chat",
+        "accepted for vLLM's command lines: requests with tools may always let the model choose",
+    ),
+    Option(
+        "tool-call-parser",
+        "str",
+        "",
+        "chat",
+        "format of the model's tool calls; empty: what its chat template is made for; none: no tools",
+        choices=("", *TOOL_PARSERS),
+    ),
+    Option(
+        "exclude-tools-when-tool-choice-none",
+        "bool",
+        False,
+        "chat",
+        "do not show a request's tools to the model where its tool_choice is none",
+    ),
     Option(
         "reasoning-parser",
         "str",
         "",
         "chat",
-        "reasoning format",
-        refused="reasoning is not split from the answer in this version; it arrives as content",
+        "tags around the model's thinking; empty: what its chat template is made for; none: thinking stays in the answer",
+        choices=("", *REASONING_PARSERS),
     ),
     # performance
     Option(

@@ -165,9 +165,9 @@ _WORDS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "tool calls are not in this version; leave the flag out and do not send `tools`",
+        "calls follow their tools' schemas wherever tool_choice or strict asks for it",
         """
-        +exclude-tools-when-tool-choice-none tool-strict-level=auto
+        tool-strict-level=auto
         """,
     ),
     (
@@ -228,7 +228,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "reasoning is not split from the answer in this version",
+        "the tags around thinking come from the chat template, or from --reasoning-parser",
         """
         reasoning-config
         """,

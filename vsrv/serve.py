@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsrv import boot
+from vsrv.api.refusals import error_response
 from vsrv.config import ServeConfig, is_loopback, sampling_value
 from vsrv.errors import ConfigError, EngineError, UserError
 from vsrv.http.forwarded import TrustedProxies
@@ -239,13 +240,13 @@ class Front:
         self._server = HttpServer(
             self._app,
             limits,
-            _plain_error,
+            error_response,
             self._log.event,
             config.get("root-path").rstrip("/"),
             around.trusted,
         )
         self._metrics_socket = _listen_for_metrics(config)
-        self._metrics_server = HttpServer(self._scrape, limits, _plain_error, self._log.event)
+        self._metrics_server = HttpServer(self._scrape, limits, error_response, self._log.event)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -590,17 +591,7 @@ def _loading_answer(request: Request, phase: str, engine: EngineClient | None, e
         phase, fraction = engine.loading.phase, engine.loading.fraction
     done = f", {fraction:.0%} done" if fraction else ""
     message = f"the model is loading ({phase}{done}, {elapsed_s:.0f} s so far); try again soon"
-    return _plain_error(UserError(503, "model_loading", message, None, 2.0), request.id)
-
-
-def _plain_error(error: UserError, request_id: str) -> Response:
-    """OpenAI's error body with the standard library's JSON: nothing of the api folder is loaded yet when it is first needed."""
-    headers = [("content-type", "application/json")]
-    if error.retry_after_s is not None:
-        headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    table = {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
-    return Response(error.status, headers, json.dumps(table).encode())
+    return error_response(UserError(503, "model_loading", message, None, 2.0), request.id, request.path)
 
 
 def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient, PrepareClient, Log], Any]:
@@ -736,6 +727,9 @@ def model_facts(
         template_variables=get("default-chat-template-kwargs"),
         response_role=get("response-role"),
         content_format=get("chat-template-content-format"),
+        tool_parser=get("tool-call-parser"),
+        reasoning_parser=get("reasoning-parser"),
+        hide_unused_tools=get("exclude-tools-when-tool-choice-none"),
     )
 
 

@@ -43,7 +43,7 @@ def tree(tmp_path: Path) -> Path:
     """A copy of the package with the sample kernels in it and in its table of shipped ones."""
     root = tmp_path / "tree"
     shutil.copytree(ROOT / "vsrv", root / "vsrv", ignore=shutil.ignore_patterns("__pycache__", "demo"))
-    for name in ("build_zipapp.py", "LICENSE"):
+    for name in ("build_zipapp.py", "LICENSE", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
     shutil.copy(Path(sample_kernels.__file__), root / "vsrv/kernels/cuda/sample_kernels.py")
     (root / "vsrv/kernels/cuda/variants.py").write_text(TABLE)

@@ -23,7 +23,7 @@ from vsrv.api.cors import Cors
 from vsrv.api.fairness import EngineRoom
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.prepare import Prepared, Preparer
-from vsrv.api.rendering import error_response
+from vsrv.api.refusals import error_response
 from vsrv.api.schema import ModelFacts
 from vsrv.engine_client import EngineClient
 from vsrv.http.server import HttpServer

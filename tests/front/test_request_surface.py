@@ -171,7 +171,7 @@ def test_roles_and_content(site: Site, role: str, content: Any) -> None:
         CHAT, {"messages": [*HELLO, message], "max_tokens": 2, "return_prompt_text": True}
     )
     assert status == 200, answer
-    told = "system" if role == "developer" else role
+    told = {"developer": "system", "function": "tool"}.get(role, role)
     text = "\n".join(part["text"] for part in content) if isinstance(content, list) else content or ""
     assert f"<|im_start|>{told}\n{text}<|im_end|>" in answer["prompt_text"]
 

@@ -25,7 +25,7 @@ from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
-DIALECTS = ("chat", "completions", "tokenize")
+DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses")
 LIMITS = Limits(max_head_bytes=2048, max_headers=20, max_target_bytes=512, max_body_bytes=4096)
 INSIDE = re.compile(r"0x[0-9a-f]{6,}|Traceback|object at|\.py\b|site-packages|orjson|<class")
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}{{ style }}"
@@ -89,7 +89,7 @@ def chunks(data: bytes) -> None:
 
 def request(data: bytes) -> None:
     """A body, whose first byte says which route it is for."""
-    dialect = DIALECTS[data[0] % 3] if data else "chat"
+    dialect = DIALECTS[data[0] % len(DIALECTS)] if data else "chat"
     try:
         prepared = preparer().prepare(dialect, data[1:])
     except UserError as error:
@@ -176,6 +176,11 @@ TARGETS = {
             b'\0{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"stop":["x"],"n":2}',
             b'\1{"prompt":["a",[1,2]],"max_tokens":3,"temperature":0.5,"logit_bias":{"3":-1},"logprobs":2,"seed":7}',
             b'\2{"prompt":"hello","add_special_tokens":false,"return_token_strs":true}',
+            b'\3{"max_tokens":9,"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":"a"},{"role":"assistant",'
+            b'"content":[{"type":"thinking","thinking":"t","signature":"vsrv1.YQ=="},{"type":"text","text":"b"}]}],"stop_sequences":["x"]}',
+            b'\4{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"thinking":{"type":"disabled"}}',
+            b'\5{"instructions":"i","input":[{"type":"reasoning","summary":[],"encrypted_content":"vsrv1.YQ=="},{"role":"user",'
+            b'"content":[{"type":"input_text","text":"a"}]}],"include":["reasoning.encrypted_content"],"text":{"format":{"type":"text"}}}',
         ),
     ),
     "key_file": Target(

@@ -10,6 +10,7 @@ import orjson
 import vsrv
 from vsrv.api.fields import Fields, invalid, parse_object
 from vsrv.api.intake import Intake
+from vsrv.api.messages_anthropic import model_object
 from vsrv.api.openapi import Access, document
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.rendering import JSON_HEADERS, json_response
@@ -82,16 +83,22 @@ class Admin:
 
     async def _models(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._intake.require_ready()
-        return json_response(
-            {"object": "list", "data": [self._card(name) for name in self._parts.facts.served_names]}
-        )
+        names = self._parts.facts.served_names
+        cards = [self._card(name, request) for name in names]
+        if _is_anthropic(request):
+            ends = {"first_id": names[0], "last_id": names[-1]}
+            return json_response({"data": cards, "has_more": False, **ends})
+        return json_response({"object": "list", "data": cards})
 
     async def _model(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._intake.require_ready()
         check_model(Fields({"model": placeholders["model"]}), self._parts.facts)
-        return json_response(self._card(placeholders["model"]))
+        return json_response(self._card(placeholders["model"], request))
 
-    def _card(self, name: str) -> dict[str, object]:
+    def _card(self, name: str, request: Request) -> dict[str, object]:
+        if _is_anthropic(request):
+            longest = self._parts.facts.max_model_len
+            return model_object(name, self._options.created, longest)
         return {
             "id": name,
             "object": "model",
@@ -128,6 +135,11 @@ class Admin:
         if tokens is None:
             raise invalid("tokens", "is missing: expected a list of token ids")
         return self._parts.tokenizer.decode(list(tokens), skip_special_tokens=False)
+
+
+def _is_anthropic(request: Request) -> bool:
+    """Anthropic's clients ask on the same paths for other objects; only they send this header."""
+    return request.headers.get("anthropic-version") is not None
 
 
 def health_response(engine: EngineClient) -> Response:

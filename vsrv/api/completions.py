@@ -9,7 +9,8 @@ from typing import Any
 from vsrv.api.chat import ChatStyle
 from vsrv.api.generation import Generation, Part, TokenLogProb
 from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
-from vsrv.api.sse import DONE, event
+from vsrv.api.sse import DONE, event, stream_error
+from vsrv.errors import UserError
 
 
 class CompletionAnswer:
@@ -115,6 +116,10 @@ class CompletionAnswer:
                 {**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint}
             )
         yield DONE
+
+    def failed(self, error: UserError, request_id: str) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
+        return stream_error(error)
 
     def _shown(self, part: Part) -> dict[str, Any]:
         """Text and log probabilities of a part; the first part of a choice carries the echoed prompt."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,6 +108,11 @@ class Fields:
         if name not in self._values:
             self._values[name] = self._read(self._rows[name])
         return self._values[name]
+
+    @property
+    def names(self) -> Collection[str]:
+        """Fields that this kind of request has."""
+        return self._rows.keys()
 
     def raw(self, name: str) -> Any:
         return self._body.get(name)
@@ -331,13 +336,7 @@ def shown(value: Any) -> str:
 
 def parse_object(body: bytes | bytearray) -> dict[str, Any]:
     """JSON bytes → object, nesting bounded before parsing. Raises UserError 400."""
-    deepest = 0
-    if body.count(b"[") + body.count(b"{") > MAX_NESTING:  # otherwise it cannot be nested deeper
-        depth = 0
-        for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
-            depth += 1 if bracket in b"[{" else -1
-            deepest = max(deepest, depth)
-    if deepest > MAX_NESTING:
+    if deeper_than(body, MAX_NESTING):
         raise UserError(400, "invalid_json", f"the body is nested deeper than {MAX_NESTING} levels")
     try:
         value = orjson.loads(body)
@@ -347,3 +346,14 @@ def parse_object(body: bytes | bytearray) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(400, "invalid_json", "the body must be a JSON object")
     return value
+
+
+def deeper_than(text: bytes | bytearray, limit: int) -> bool:
+    """Whether JSON text is nested deeper than `limit` levels, in linear time and without recursion."""
+    if text.count(b"[") + text.count(b"{") <= limit:
+        return False
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", text)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest > limit

@@ -20,7 +20,8 @@ from vsrv.engine_client import EngineClient, TokenStream
 from vsrv.errors import EngineError, UserError
 from vsrv.messages import FinishReason, LogProbs, TokenOutput
 from vsrv.metrics import Metrics
-from vsrv.text.detokenizer import Detokenizer, TextOptions
+from vsrv.text.answer import AnswerReader, Read
+from vsrv.text.detokenizer import TextOptions
 from vsrv.text.tokenizer import Tokenizer
 from vsrv.text.tools import ToolCallDelta
 
@@ -62,12 +63,13 @@ class Part:
 
 @dataclass(slots=True)
 class Usage:
-    """Token counts of a whole request, growing while it runs; `reasoning_tokens` are among the completion's."""
+    """Token counts of a whole request, growing while it runs; `reasoning_tokens` are among the completion's, where the model `thinks`."""
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    thinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Choice:
 
     index: int
     seat: Seat
-    text: Detokenizer
+    reader: AnswerReader
     stream: TokenStream | None = None
 
 
@@ -127,7 +129,8 @@ class Generation:
     _expired: bool = False
 
     def __post_init__(self) -> None:
-        self.usage = Usage(sum(len(ids) for ids in self.prepared.prompts))
+        thinks = self.request.reading.reasoning is not None
+        self.usage = Usage(sum(len(ids) for ids in self.prepared.prompts), thinks=thinks)
         self.times = Times(self.terms.arrival)
 
     @property
@@ -155,10 +158,18 @@ class Generation:
         seats = self.services.admission.enter(self.terms.caller, sizes, request.priority)
         self.terms.lease.pay(self.usage.prompt_tokens)
         options = TextOptions(
-            request.stop, request.include_stop, request.skip_special_tokens, params.min_tokens
+            request.stop,
+            request.include_stop,
+            request.skip_special_tokens,
+            params.min_tokens,
+            request.reading.marks,
         )
         self._choices = [
-            Choice(index, seat, Detokenizer(self.services.tokenizer, options, prompts[places[index]][-1]))
+            Choice(
+                index,
+                seat,
+                request.reading.reader(self.services.tokenizer, options, prompts[places[index]][-1]),
+            )
             for index, seat in enumerate(seats)
         ]
         self._arm()
@@ -300,25 +311,32 @@ class Generation:
         reason = _REASONS.get(output.finish_reason)
         stop_reason: str | int | None = output.stop_token_id
         hidden = not self.request.include_stop and self._ends_with_stop(output)  # EOS is not part of the text
-        text, used = choice.text.feed(ids[:-1] if hidden else ids)
-        if choice.text.stopped is not None:
-            reason, stop_reason = "stop", choice.text.stopped
-            ids = ids[:used]
+        read = choice.reader.feed(ids[:-1] if hidden else ids)
+        if choice.reader.stopped is not None:
+            reason, stop_reason = "stop", choice.reader.stopped
+            ids = ids[: read.num_used]
             if choice.stream is not None:
                 choice.stream.abort()
-        elif reason is not None:
-            text += choice.text.finish()
         self.usage.completion_tokens += len(ids)
+        self.usage.reasoning_tokens += read.num_reasoning
+        rest = Read() if reason is None else choice.reader.finish()
+        if reason == "stop" and choice.reader.num_calls and self.request.reading.tools is not None:
+            reason = self.request.reading.tools.finish
         if reason is not None:
             self.finish_reasons.append(reason)
+        plan = self.request.reading.reasoning
+        shown = plan is None or plan.shown
+        unseen = 0 if shown else read.num_thinking  # of the ids: they come first
         return Part(
             choice.index,
-            text,
-            tuple(ids),
-            rows_of(output.logprobs, len(ids)),
+            read.content + rest.content,
+            tuple(ids[unseen:]),
+            rows_of(output.logprobs, len(ids))[unseen:],
             reason,
             stop_reason,
             None if output.prompt_logprobs is None else rows_of(output.prompt_logprobs, None),
+            read.reasoning + rest.reasoning if shown else "",
+            read.calls + rest.calls,
         )
 
     def _ends_with_stop(self, output: TokenOutput) -> bool:

@@ -11,12 +11,14 @@ from typing import Any
 import orjson
 
 import vsrv
-from vsrv.api.fields import Field, Kind
+from vsrv.api.dialect_fields import COUNT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
+from vsrv.api.fields import Field, Kind, Table
 from vsrv.api.openapi_answers import ANSWERS
 from vsrv.api.request_fields import REQUESTS, RULES
 from vsrv.api.schema import ModelFacts
 from vsrv.http.route import AuthClass, Route
 
+_TABLES: Mapping[str, Table] = {**REQUESTS, **TRANSLATED}
 _ALWAYS = (400, 431, 503)  # what the HTTP layer itself may answer to any request
 _WITH_KEY = (401, 403, 429)
 _WITH_BODY = (404, 408, 413, 415, 500, 504)
@@ -24,7 +26,7 @@ _WITH_BODY = (404, 408, 413, 415, 500, 504)
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a route's pattern alone does not say. `request` is a dialect of REQUESTS, `answer` a schema of ANSWERS."""
+    """What a route's pattern alone does not say. `request` is a dialect of _TABLES, `answer` a schema of ANSWERS."""
 
     summary: str
     answer: str = ""
@@ -58,6 +60,14 @@ OPERATIONS: Mapping[str, Operation] = {
         "the next message of a conversation", "ChatCompletion", "chat", streams=True
     ),
     "/v1/completions": Operation("how a text goes on", "Completion", "completions", streams=True),
+    "/v1/messages": Operation("the same in Anthropic's form", "Message", MESSAGES, streams=True),
+    "/v1/messages/count_tokens": Operation("tokens of such a prompt", "TokenCount", COUNT_TOKENS),
+    "/v1/responses": Operation(
+        "the same in the form of OpenAI's responses", "Response", RESPONSES, streams=True
+    ),
+    "/v1/responses/{response}": Operation("404: no response is kept"),
+    "/v1/responses/{response}/input_items": Operation("404: no response is kept"),
+    "/v1/responses/{response}/cancel": Operation("404: no response is kept"),
 }
 
 
@@ -69,7 +79,7 @@ def document(routes: tuple[Route, ...], facts: ModelFacts, access: Access, root_
         for method in route.methods:
             entry[method.lower()] = _operation(route, method, facts, access)
     schemas: dict[str, Any] = dict(ANSWERS)
-    for dialect in REQUESTS:
+    for dialect in _TABLES:
         schemas[_request_name(dialect)] = request_schema(dialect, facts)
     return orjson.dumps(
         {
@@ -90,7 +100,7 @@ def document(routes: tuple[Route, ...], facts: ModelFacts, access: Access, root_
 
 def request_schema(dialect: str, facts: ModelFacts) -> dict[str, Any]:
     """JSON schema of a request body: the rows of its table and what has to hold between them."""
-    rows = REQUESTS[dialect]
+    rows = _TABLES[dialect]
     schema: dict[str, Any] = {
         "type": "object",
         "properties": {name: field_schema(row, facts) for name, row in rows.items()},
@@ -237,7 +247,8 @@ def _responses(route: Route, about: Operation) -> dict[str, Any]:
 
 
 def _refusal(route: Route, status: int) -> dict[str, Any]:
-    name = "Health" if route.auth is AuthClass.PROBE and status == 503 else "Error"
+    own = "AnthropicError" if route.pattern.startswith("/v1/messages") else "Error"
+    name = "Health" if route.auth is AuthClass.PROBE and status == 503 else own
     return {
         "description": HTTPStatus(status).phrase,
         "content": {"application/json": {"schema": _reference(name)}},

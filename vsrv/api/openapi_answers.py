@@ -81,6 +81,13 @@ def _answer(kind: str, choice: Mapping[str, Any], **more: Any) -> dict[str, Any]
 
 ANSWERS: Mapping[str, Any] = {
     "Error": _object(error=_object(message=_STRING, type=_STRING, param=_STRING_OR_NULL, code=_STRING)),
+    "AnthropicError": _object(
+        type={"const": "error"},
+        error=_object(
+            type=_STRING, message=_STRING, details=_object(error_code=_STRING, param=_STRING_OR_NULL)
+        ),
+        request_id=_STRING,
+    ),
     "Health": {
         "anyOf": [
             _object(status=_STRING, reason=_STRING, phase=_STRING, fraction=_NUMBER),
@@ -97,6 +104,42 @@ ANSWERS: Mapping[str, Any] = {
         count=_INTEGER, max_model_len=_INTEGER, tokens=_list(_INTEGER), token_strs=_or_null(_list(_STRING))
     ),
     "Text": _object(prompt=_STRING),
+    "TokenCount": _object(input_tokens=_INTEGER),
+    "Message": _object(
+        id=_STRING,
+        type={"const": "message"},
+        role={"const": "assistant"},
+        model=_STRING,
+        content=_list(_object(type={"enum": ["text", "thinking", "tool_use"]})),
+        stop_reason={"enum": ["end_turn", "max_tokens", "stop_sequence", "tool_use"]},
+        stop_sequence=_STRING_OR_NULL,
+        usage=_object(
+            input_tokens=_INTEGER,
+            cache_creation_input_tokens=_INTEGER,
+            cache_read_input_tokens=_INTEGER,
+            output_tokens=_INTEGER,
+        ),
+    ),
+    "Response": _object(
+        id=_STRING,
+        object={"const": "response"},
+        created_at=_INTEGER,
+        status={"enum": ["completed", "incomplete"]},
+        model=_STRING,
+        output=_list(
+            _object(type={"enum": ["message", "reasoning", "function_call", "custom_tool_call"]}, id=_STRING)
+        ),
+        incomplete_details=_or_null(_object(reason=_STRING)),
+        error={"type": "null"},
+        store={"const": False},
+        usage=_object(
+            input_tokens=_INTEGER,
+            input_tokens_details=_object(cached_tokens=_INTEGER),
+            output_tokens=_INTEGER,
+            output_tokens_details=_object(reasoning_tokens=_INTEGER),
+            total_tokens=_INTEGER,
+        ),
+    ),
     "ChatCompletion": _answer(
         "chat.completion",
         _object(

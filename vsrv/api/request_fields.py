@@ -37,6 +37,33 @@ _MESSAGE = {
         },
     },
 }
+_TOOL = {
+    "type": "object",
+    "required": ["type", "function"],
+    "properties": {
+        "type": {"const": "function"},
+        "function": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": {"type": "string", "pattern": "^[A-Za-z0-9_.:/-]{1,128}$"},
+                "description": {"type": ["string", "null"]},
+                "parameters": {"type": ["object", "null"]},
+                "strict": {"type": ["boolean", "null"]},
+            },
+        },
+    },
+}
+_TOOL_CHOICE = {
+    "anyOf": [
+        {"enum": ["none", "auto", "required"]},
+        {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"enum": ["function", "allowed_tools"]}},
+        },
+    ]
+}
 
 
 def _sampling(name: str, help: str) -> Field:
@@ -136,6 +163,15 @@ _CONSTRAINING = (
     Field("guided_whitespace_pattern", "text", "an older name of structured_outputs.whitespace_pattern", 1, 256, "", GENERATING),
     Field("structural_tag", "any", "an older name of structured_outputs.structural_tag", dialects=GENERATING),
 )
+_CALLING = (
+    Field("tools", "list", "functions that the model may call", 1, 512, None, TEMPLATED, schema={"items": _TOOL}),
+    Field("tool_choice", "any", "none, auto, required, or the function that is to be called", dialects=TEMPLATED, schema=_TOOL_CHOICE),
+    _flag("parallel_tool_calls", True, "allow more than one call in an answer", TEMPLATED),
+    Field("functions", "list", "an older name of tools", 1, 512, None, TEMPLATED),
+    Field("function_call", "any", "an older name of tool_choice", dialects=TEMPLATED),
+    _flag("include_reasoning", True, "show the thinking before the answer", (CHAT,)),
+    Field("thinking_token_budget", "integer", "end the thinking after so many tokens; -1: no limit", -1, 1 << 20, None, (CHAT,)),
+)
 _SERVING = (
     Field("priority", "integer", "with --scheduling-policy priority: the smaller, the sooner", -(2**31), 2**31 - 1, 0, GENERATING),
     Field("cache_salt", "text", "keeps cached prompts apart from those with another salt", 1, 128, "", GENERATING),
@@ -145,13 +181,9 @@ _SERVING = (
 _HARMLESS = tuple(
     _ignored(name, "accepted, without effect")
     for name in """user session_id store metadata service_tier verbosity safety_identifier prompt_cache_key prompt_cache_options
-    prompt_cache_retention moderation prediction guided_decoding_backend include_reasoning parallel_tool_calls""".split()
+    prompt_cache_retention moderation prediction guided_decoding_backend""".split()
 )
 _UNSUPPORTED = (
-    _refused("tools"),
-    _refused("tool_choice", "", "none", "auto"),
-    _refused("functions"),
-    _refused("function_call", "", "none"),
     _refused("suffix", "is of /v1/completions", "", dialects=(CHAT,)),
     _refused("web_search_options", "is not supported: nothing is fetched for a request"),
     _refused("chat_template", "of a request is not accepted: a template is a program (--chat-template is the server's)"),
@@ -159,7 +191,6 @@ _UNSUPPORTED = (
     _refused("audio", "is not supported: answers are text"),
     _refused("modalities", "other than text are not supported", ["text"]),
     _refused("logprob_token_ids"),
-    _refused("thinking_token_budget", "", -1),
     _refused("repetition_detection"),
     _refused("prompt_embeds", "are not accepted: send text or token ids"),
     *(_refused(name, "is not accepted from a request", {}) for name in ("kv_transfer_params", "ec_transfer_params", "vllm_xargs")),
@@ -168,7 +199,7 @@ _UNSUPPORTED = (
     _refused("routed_experts_prompt_start"),
 )
 ROWS = (
-    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_CONSTRAINING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
+    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_CONSTRAINING, *_CALLING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
 )
 REQUESTS: Mapping[str, Table] = {
     dialect: table(*(row for row in ROWS if dialect in row.dialects))

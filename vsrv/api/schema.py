@@ -11,6 +11,7 @@ from typing import Any
 
 from vsrv.api.choices import read_choices
 from vsrv.api.fields import Fields, invalid
+from vsrv.api.plans import ReadingPlan
 from vsrv.api.request_fields import KNOWN, REQUESTS, STREAM_OPTIONS
 from vsrv.errors import UserError
 from vsrv.messages import SamplingParams
@@ -57,6 +58,9 @@ class ModelFacts:
     content_format: str = (
         "auto"  # of messages in the template: a text, "openai": a list of parts, or what it looks made for
     )
+    tool_parser: str = ""  # a name of text.tools, "none", or "" for what the template is made for
+    reasoning_parser: str = ""  # a name of text.reasoning, likewise
+    hide_unused_tools: bool = False  # from the template, where tool_choice is none
 
     # numbers that rows of api/request_fields.py name
 
@@ -104,6 +108,7 @@ class GenerationRequest:
     cache_salt: str = ""
     request_id: str = ""
     unknown: tuple[str, ...] = ()  # names of fields that mean nothing here, for the log
+    reading: ReadingPlan = ReadingPlan()  # noqa: RUF009 - frozen
 
     @property
     def width(self) -> int:
@@ -116,7 +121,9 @@ class GenerationRequest:
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> GenerationRequest:
         params = {k: _frozen(v) for k, v in table.pop("params").items()}
-        return cls(params=SamplingParams(**params), **{k: _frozen(v) for k, v in table.items()})
+        reading = ReadingPlan.from_json(table.pop("reading"))
+        rest = {k: _frozen(v) for k, v in table.items()}
+        return cls(params=SamplingParams(**params), reading=reading, **rest)
 
 
 def _frozen(value: Any) -> Any:
@@ -152,6 +159,7 @@ class Common:
     facts: ModelFacts
     bad_words: tuple[tuple[int, ...], ...]
     grammar: str = ""
+    reading: ReadingPlan = ReadingPlan()  # noqa: RUF009 - frozen
 
 
 def request_of(common: Common, dialect: str, limits: Sequence[int]) -> GenerationRequest:
@@ -194,6 +202,7 @@ def request_of(common: Common, dialect: str, limits: Sequence[int]) -> Generatio
         cache_salt=fields["cache_salt"],
         request_id=fields["request_id"],
         unknown=fields.unknown(KNOWN),
+        reading=common.reading,
     )
 
 

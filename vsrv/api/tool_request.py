@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from vsrv.api.fields import Fields, invalid, unsupported
+from vsrv.api.plans import ToolPlan
 from vsrv.text.tool_bodies import parameter_types
 
 MAX_TOOLS = 512  # agents with several tool servers bring hundreds
@@ -65,20 +66,6 @@ class ToolRequest:
         """Whether calls must be held to the schemas although the model may choose not to call."""
         limited = len(self.choice.allowed) < len(self.tools)
         return limited or any(tool.strict for tool in self.choice.allowed)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPlan:
-    """How the answer's text is read: the format, and the types of each tool's parameters (see tool_bodies.Tools).
-
-    `finish` is the finish reason of an answer that ends with calls.
-    """
-
-    form: str
-    types: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    parallel: bool
-    finish: str
-    legacy: bool = False
 
 
 def plan_of(request: ToolRequest, form: str) -> ToolPlan:

@@ -38,6 +38,12 @@ class ReasoningFormat:
             return True
         return False if end.endswith(self.ends) else None
 
+    def state_within(self, message: str) -> bool | None:
+        """The same for an answer that is to go on behind `message`."""
+        begun = max(message.rfind(begin) for begin in self.begins)
+        ended = max(message.rfind(end) for end in self.ends)
+        return None if begun < 0 and ended < 0 else begun > ended
+
 
 _THINK = (("<think>",), ("</think>",))
 FORMATS: Mapping[str, ReasoningFormat] = {

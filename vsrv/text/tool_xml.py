@@ -93,7 +93,7 @@ class XmlCalls(Reader):
         opening = ", " if self._num_parameters else "{"
         self._sink.arguments(f'{opening}"{json_text(key)}": ')
         self._num_parameters += 1
-        self._kind, self._nullable = _kind(self._types.get(key, ""))
+        self._kind, self._nullable = kind_of(self._types.get(key, ""))
         self._value, self._fresh = [], True
         if self._streams:
             self._sink.arguments('"')
@@ -134,7 +134,7 @@ def _until_angle(text: str, at: int) -> tuple[str, int]:
     return name, end + 1
 
 
-def _kind(named: str) -> tuple[str, bool]:
+def kind_of(named: str) -> tuple[str, bool]:
     """A schema's type → what it is here, and whether null is legal. What has no type is text."""
     base = named.removesuffix("?")
     kind = next((kind for kind, starts in _KINDS if base.startswith(starts)), "string")
