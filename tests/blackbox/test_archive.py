@@ -279,6 +279,7 @@ def test_tls_keys_stream_and_drain_with_a_read_only_home(pyz: Path, tmp_path: Pa
     # nobody can write below /proc, not even root: the next place is the temporary folder
     shutil.copytree(warm_cache, tmp_path / f"vsrv-{os.geteuid()}")
     surroundings = {"HOME": "/proc", "XDG_CACHE_HOME": "", "XDG_RUNTIME_DIR": "", "TMPDIR": str(tmp_path)}
+    surroundings["NUMBA_CACHE_DIR"] = str(tmp_path / "unchecked")
     server = start("--api-key", "secret", *files, program=(sys.executable, str(pyz)), env=surroundings)
     context = ssl.create_default_context(cafile=str(tmp_path / "certs/ca.pem"))
     try:
@@ -300,6 +301,7 @@ def test_tls_keys_stream_and_drain_with_a_read_only_home(pyz: Path, tmp_path: Pa
     finally:
         if server.process is not None and server.process.poll() is None:
             server.stop()
+    assert not (tmp_path / "unchecked").exists()
     assert list(tmp_path.glob("vsrv-*/demo-*/demo/config.json")) and not list(
         tmp_path.rglob("model.safetensors")
     )
