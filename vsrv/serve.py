@@ -50,6 +50,17 @@ _HANDOVER_S = 0.5  # for requests on their way when the socket is handed over
 _PROBES = frozenset(("/livez", "/readyz", "/health", "/ping", "/metrics", "/version", "/load"))
 SPARE_FDS = 256  # beside the connections: engine, prepare child, model files, log
 Reread = Callable[[], ServeConfig]
+# options by which answers of the same model differ: they enter system_fingerprint
+_SHAPE_ANSWERS = (
+    "dtype",
+    "seed",
+    "device",
+    "hf-overrides",
+    "generation-config",
+    "override-generation-config",
+    "chat-template",
+    "default-chat-template-kwargs",
+)
 _DEMO_NAME = "demo"
 
 
@@ -94,6 +105,11 @@ def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
             f"the socket of systemd on {sock.getsockname()[0]} can be reached by others and no key is set: "
             "give --api-key or --allow-unauthenticated"
         )
+
+
+def asks_for_certificates(config: ServeConfig) -> bool:
+    """Whether clients are asked for a certificate that can be verified."""
+    return bool(config.get("ssl-certfile") and config.get("ssl-ca-certs") and config.get("ssl-cert-reqs"))
 
 
 def _has_keys(config: ServeConfig) -> bool:
@@ -690,7 +706,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             ),
         )
         app.watch_keys()
-        if parts.keys.knows_certificates and not (get("ssl-ca-certs") and get("ssl-cert-reqs")):
+        if parts.keys.knows_certificates and not asks_for_certificates(config):
             log.event(
                 "warning",
                 f"{key_file} names client certificates, which nobody is asked for: "
@@ -806,12 +822,9 @@ def _fingerprint(config: ServeConfig, folder: Path) -> str | None:
 
     import vsrv
 
-    facts = [
-        vsrv.__version__,
-        config.get("dtype"),
-        (folder / "config.json").read_text(),
-        str(config.get("seed")),
-    ]
+    files = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
+    facts = [vsrv.__version__, *(str(config.get(name)) for name in _SHAPE_ANSWERS)]
+    facts += [(folder / name).read_text() for name in files if (folder / name).is_file()]
     facts += [str(sorted((p.name, p.stat().st_size) for p in folder.glob("*.safetensors")))]
     digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
     modes = {
