@@ -107,6 +107,28 @@ def test_calls_alone_have_no_content(site: Site, client: openai.OpenAI) -> None:
     assert len(one.choices[0].message.tool_calls or []) == 1
 
 
+def test_no_more_is_generated_than_the_one_call_that_is_allowed(site: Site) -> None:
+    site.engine.reply = f"{CALL}\n{CALL}" + " and more" * 50
+    site.engine.aborted.clear()
+    status, answer = site.post(
+        "/v1/chat/completions",
+        {"messages": HELLO, "tools": [WEATHER], "parallel_tool_calls": False, "max_tokens": 900},
+    )
+    choice = answer["choices"][0]
+    assert status == 200 and choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
+    assert len(choice["message"]["tool_calls"]) == 1 and len(site.engine.aborted) == 1
+    assert answer["usage"]["completion_tokens"] < len(site.tokenizer.encode(f"{CALL}\n{CALL}", False))
+
+
+def test_strict_tools_are_held_to_their_schema_though_none_is_forced(site: Site) -> None:
+    site.engine.reply = "Hello."
+    strict = json.loads(json.dumps(WEATHER))
+    strict["function"]["strict"] = True
+    status, answer = site.post("/v1/chat/completions", {"messages": HELLO, "tools": [strict]})
+    assert status == 200 and answer["choices"][0]["message"]["content"] == "Hello."
+    assert "get_weather" in site.engine.generates[-1].params.grammar
+
+
 def test_a_call_that_is_cut_is_told_as_such(site: Site, client: openai.OpenAI) -> None:
     site.engine.reply = CALL
     size = len(site.tokenizer.encode(CALL.partition("erlin")[0], False))

@@ -125,7 +125,9 @@ def test_a_random_model_writes_calls_that_keep_to_the_schemas(
 ) -> None:
     grammar = grammar_of(vocabulary, form, template, True, parallel)
     chance, finished = random.Random(f"{form}{template}"), 0
-    for _ in range(40):
+    for _ in range(60):
+        if finished == 3:
+            break
         text = vocabulary.written(grammar, chance)
         if text is None:
             continue
@@ -139,7 +141,7 @@ def test_a_random_model_writes_calls_that_keep_to_the_schemas(
             if form == "qwen3_coder":  # carries texts bare, so their length is not held
                 schema = json.loads(json.dumps(schema).replace('"maxLength": 8', '"minLength": 0'))
             jsonschema.validate(value, schema)
-    assert finished
+    assert finished == 3
 
 
 GOOD = '<tool_call>\n{"name": "get_weather", "arguments": {"city":"x","days":1}}\n</tool_call>'
