@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from vsrv.text.tool_bodies import Reader, Sink, Tools, Verdict, unfinished
+from vsrv.text.marks import unfinished
+from vsrv.text.tool_bodies import Reader, Sink, Tools, Verdict
 from vsrv.text.tool_json import JsonCalls, MistralCalls
 from vsrv.text.tool_pythonic import PythonicCalls
 from vsrv.text.tool_xml import XmlCalls
