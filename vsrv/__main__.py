@@ -23,6 +23,7 @@ def main() -> int:
 
 
 def _child(name: str, fd: int) -> int:
+    boot.die_with_parent()  # before the imports, which take seconds
     boot.dump_stacks_on_signal()
     if name == "_engine":
         from vsrv.engine import worker
