@@ -190,5 +190,5 @@ def test_a_batch_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(tree, timeout=20)
+    _, alive = psutil.wait_procs(tree, timeout=10)
     assert not alive
