@@ -193,6 +193,10 @@ def test_turns_of_one_role_are_combined_and_late_instructions_stay_in_place() ->
     assert plain == [("system", ["top", "first"]), ("user", ["a", "b", "late", "c"])]
 
 
+def test_a_message_without_content_is_an_empty_one() -> None:
+    assert chat(messages=[{"role": "user", "content": []}])["messages"] == [{"role": "user", "content": []}]
+
+
 def test_a_last_assistant_message_is_continued() -> None:
     body = chat(
         messages=[{"role": "user", "content": "x"}, {"role": "assistant", "content": "The answer is ("}]

@@ -15,6 +15,7 @@ import orjson
 
 from vsrv.errors import UserError
 
+_EXACT = 2.0**53  # a larger number without a point is a float because the parser could not hold it
 MAX_NESTING = 32  # rule R17: bounded before the parser recurses
 _STRING, _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
 
@@ -157,7 +158,7 @@ class Fields:
 
 
 def _integer(row: Field, value: Any, param: str, facts: object) -> int:
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise invalid(param, f"expected an integer, got {shown(value)}")
@@ -313,7 +314,7 @@ _READERS: Mapping[Kind, Callable[[Field, Any, str, object], Any]] = {
 
 def token_id(value: Any, name: str, vocab_size: int) -> int:
     """Rule R11: 0 <= id < vocabulary, and no bool in disguise. 3.0 is the integer 3, as in JSON schemas."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
         raise invalid(name, f"token id {shown(value)} is out of the vocabulary (0 to {vocab_size - 1})")

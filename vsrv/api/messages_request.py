@@ -106,6 +106,8 @@ def _message(message: Mapping[str, Any], where: str, conversation: Conversation,
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if blocks is None:
         raise invalid(f"{where}.content", "is missing")
+    if blocks == []:
+        conversation.say(role, [])
     for index, block in enumerate(objects(blocks, f"{where}.content", MAX_ITEMS)):
         at, kind = f"{where}.content[{index}]", block.get("type")
         reader = _BLOCKS.get((role, kind)) if isinstance(kind, str) else None
