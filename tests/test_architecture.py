@@ -46,7 +46,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.engine": (4, "engine"),
     "vsrv.serve": (7, "front"),
     "vsrv.certificates": (1, None),
-    "vsrv.client": (2, "front"),
+    "vsrv.client": (3, None),
     "vsrv.bench": (7, "front"),
     "vsrv.keys": (7, "front"),
     "vsrv.commands": (1, None),

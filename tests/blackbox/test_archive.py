@@ -244,6 +244,29 @@ def test_replacing_the_archive_under_load_harms_nothing(pyz: Path, tmp_path: Pat
     assert len(errors) == 1 and "restarting the engine" in errors[0], served.log()
 
 
+WITHOUT_MEMORY_FILES = """
+import os, sys
+def refuse(*arguments):
+    raise OSError("not here")
+os.memfd_create = refuse
+sys.path.insert(0, sys.argv[1])
+from vsrv import archive, boot
+archive.pin()
+os.unlink(sys.argv[1])
+os.symlink("/dev/null", sys.argv[1])
+import vsrv.messages
+print(archive.path(), boot.child_command("_engine")[-2:], archive.inherited(7))
+"""
+
+
+def test_where_there_are_no_memory_files_the_link_may_move(pyz: Path, tmp_path: Path) -> None:
+    link = tmp_path / "vsrv.pyz"
+    link.symlink_to(pyz)
+    command = [sys.executable, "-I", "-c", WITHOUT_MEMORY_FILES, str(link)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.stdout == f"{pyz} {[str(pyz), '_engine']} [7]\n", done.stderr
+
+
 def test_tls_keys_stream_and_drain_with_a_read_only_home(pyz: Path, tmp_path: Path, warm_cache: Path) -> None:
     made = run(pyz, "cert", "--out", str(tmp_path / "certs"))
     assert made.returncode == 0, made.stderr

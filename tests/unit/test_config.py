@@ -17,9 +17,10 @@ from vsrv import cli
 from vsrv.api.schema import SamplingDefaults
 from vsrv.config import MASK, checked, resolve, shown, unknown_option
 from vsrv.errors import ConfigError
-from vsrv.options import OPTIONS, Option
+from vsrv.options import OPTIONS, REASONING_PARSERS, TOOL_PARSERS, Option
 from vsrv.options_vllm import FOREIGN, Foreign
 from vsrv.serve import _generation_config, _sampling_defaults
+from vsrv.text import reasoning, tools
 
 BASE = {"allow-unauthenticated": "true"}
 SAMPLES: dict[str, tuple[str, Any]] = {
@@ -105,6 +106,13 @@ def test_every_usual_vllm_flag_parses(name: str) -> None:
     option = next(o for o in OPTIONS if name == o.name or f"--{name}" in o.flags)
     words = [f"--{name}"] if option.kind == "bool" else [f"--{name.replace('-', '_')}", "x"]
     assert option.name in cli.parse(words)
+
+
+def test_parsers_are_the_rows_of_their_tables() -> None:
+    assert set(TOOL_PARSERS) == {"none", *tools.FORMATS, *tools.ALIASES}
+    assert set(REASONING_PARSERS) == {"none", *reasoning.FORMATS, *reasoning.ALIASES}
+    assert set(tools.ALIASES.values()) <= set(tools.FORMATS)
+    assert set(reasoning.ALIASES.values()) <= set(reasoning.FORMATS)
 
 
 def test_spellings() -> None:

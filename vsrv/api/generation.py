@@ -304,8 +304,10 @@ class Generation:
         if choice.reader.stopped is not None:
             reason, stop_reason = "stop", choice.reader.stopped
             ids = ids[: read.num_used]
-            if choice.stream is not None:
-                choice.stream.abort()
+        elif choice.reader.complete:
+            reason, stop_reason = "stop", None
+        if output.finish_reason is FinishReason.NONE and reason is not None and choice.stream is not None:
+            choice.stream.abort()
         self.usage.completion_tokens += len(ids)
         self.usage.reasoning_tokens += read.num_reasoning
         rest = Read() if reason is None else choice.reader.finish()
