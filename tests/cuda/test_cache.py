@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -285,6 +286,11 @@ def test_archive_ships_cubins_for_a_host_without_a_compiler(tree: Path, tmp_path
         cubins = [member for member in zipped.infolist() if member.filename.endswith(".cubin")]
     assert len(cubins) == 4
     assert {member.compress_type for member in cubins} == {zipfile.ZIP_STORED}
+    data = archives[0].read_bytes()
+    for member in cubins:  # in place: an ELF image wants its sections aligned as in a file of its own
+        name, extra = struct.unpack_from("<HH", data, member.header_offset + 26)
+        begin = member.header_offset + 30 + name + extra
+        assert begin % 128 == 0 and data[begin : begin + 4] == ELF
     program = (
         "import sys\n"
         "sys.modules['numba'] = None\n"

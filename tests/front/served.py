@@ -187,7 +187,7 @@ class Site:
         self.engine = ScriptedEngine(self.tokenizer)
         facts = replace(ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2), **setup.facts)
         metrics = Metrics("m", setup.policy.metrics_need_key)
-        checker = GrammarChecker(folder, self.tokenizer.special)
+        checker = GrammarChecker(folder, self.tokenizer.marks)
         preparer = Preparer(self.tokenizer, ChatTemplate(setup.template, {}), facts, checker)
         self.admission = Admission(setup.limits, metrics, setup.room)
         log = Log("debug", setup.log_format, _Lines(self.lines))  # type: ignore[arg-type]

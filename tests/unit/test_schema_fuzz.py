@@ -52,7 +52,7 @@ def preparer(tmp_path_factory: pytest.TempPathFactory) -> Preparer:
     save_tokenizer(folder)
     tokenizer = Tokenizer(folder)
     facts = ModelFacts(("m",), 200, tokenizer.vocab_size, 20, 2)
-    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.special))
+    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.marks))
 
 
 def check(preparer: Preparer, dialect: str, body: bytes) -> Prepared | None:

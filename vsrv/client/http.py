@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from vsrv.client import DEFAULT_URL
 from vsrv.errors import ConfigError
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_LINE_BYTES = 16 << 20  # one event of a stream
 _MAX_BODY_BYTES = 1 << 30
 _READ_BYTES = 64 * 1024
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 class ProtocolError(Exception):

@@ -48,6 +48,11 @@ class AnswerReader:
         return self._text.stopped
 
     @property
+    def complete(self) -> bool:
+        """Nothing that follows is wanted: see ToolScanner.exceeded."""
+        return self._scanner is not None and self._scanner.exceeded
+
+    @property
     def num_calls(self) -> int:
         return 0 if self._scanner is None else self._scanner.num_calls
 

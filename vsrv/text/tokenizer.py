@@ -37,6 +37,7 @@ class Tokenizer:
         added = table.get("added_tokens") or []
         self.special: dict[str, int] = {t["content"]: t["id"] for t in added if t["special"]}
         self.special_ids = frozenset(self.special.values())
+        self._starts = frozenset(spelled[0] for spelled in self.special if spelled)
         # what llguidance takes for control tokens: in a grammar they are tokens, never text
         self.marks: dict[str, int] = {
             t["content"]: t["id"] for t in added if t["special"] or _ANGLED.fullmatch(t["content"])
@@ -66,6 +67,8 @@ class Tokenizer:
 
     def mark_special(self, text: str, mark: str) -> str:
         """Put `mark` behind the first character of every control token spelled in `text`."""
+        if not self._folds and not any(start in text for start in self._starts):
+            return text  # most texts, and a request with many tools has thousands
         for spelled in self.special:
             while len(spelled) > 1 and spelled in text:  # again: occurrences may overlap
                 text = text.replace(spelled, spelled[:1] + mark + spelled[1:])

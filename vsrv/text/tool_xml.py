@@ -15,6 +15,7 @@ from vsrv.text.tool_bodies import (
     Verdict,
     is_json,
     json_text,
+    may_become,
     number_text,
     past_space,
     unfinished,
@@ -59,7 +60,7 @@ class XmlCalls(Reader):
         if text.startswith(_FUNCTION, at):
             self._state = self._name
             return at + len(_FUNCTION), Verdict.GO
-        return at, Verdict.MORE if _FUNCTION.startswith(text[at:]) else Verdict.FAIL
+        return at, Verdict.MORE if may_become(text, at, (_FUNCTION,)) else Verdict.FAIL
 
     def _name(self, text: str, at: int) -> tuple[int, Verdict]:
         name, after = _until_angle(text, at)
@@ -78,8 +79,7 @@ class XmlCalls(Reader):
             return at + len(_PARAMETER), Verdict.GO
         if text.startswith(_END, at):
             return self._close(at + len(_END))
-        waits = any(mark.startswith(text[at:]) for mark in (_PARAMETER, _END))
-        return (at, Verdict.MORE) if waits else self._close(at)
+        return (at, Verdict.MORE) if may_become(text, at, (_PARAMETER, _END)) else self._close(at)
 
     def _close(self, after: int) -> tuple[int, Verdict]:
         self._sink.arguments("}" if self._num_parameters else "{}")
