@@ -98,7 +98,7 @@ def bodies() -> list[Any]:
         for dialect, rows in {**REQUESTS, **TRANSLATED}.items()
         for name, row in rows.items()
         for value in values
-        if row.kind not in ("list",)
+        if row.kind != "list" and row.schema is None  # their entries are read elsewhere
     ]
 
 
@@ -109,8 +109,8 @@ def _fields(dialect: str) -> Callable[[dict[str, Any], ModelFacts], Fields]:
 def test_the_schema_of_a_field_allows_what_its_reader_takes() -> None:
     for dialect, body, name in bodies():
         row = {**REQUESTS, **TRANSLATED}[dialect][name]
-        if dialect in TRANSLATED and row.kind == "any" and row.schema is not None:
-            continue  # read by the translator, not by its row
+        if dialect in TRANSLATED and name == "model":
+            continue  # looked up when the body has been translated
         valid = jsonschema.Draft202012Validator(field_schema(row, FACTS)).is_valid(body[name])
         try:
             read = TRANSLATORS[dialect].fields if dialect in TRANSLATORS else _fields(dialect)
@@ -118,8 +118,6 @@ def test_the_schema_of_a_field_allows_what_its_reader_takes() -> None:
             taken = body[name] is not None or not row.required
         except UserError:
             taken = False
-        if name == "logit_bias" and taken != valid:
-            continue  # the largest id is not told in a pattern of digits
         assert valid == taken, (dialect, name, body[name])
 
 

@@ -86,6 +86,7 @@ ACCEPTED: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ({"structured_outputs": {"choice": ["red", 'a "quoted"\n', "grün"]}}, ["red", 'a "quoted"\n', "grün"], ["re", "redd", "blue"]),
     ({"structured_outputs": {"grammar": EBNF}}, ["yes", "no12"], ["no", "yes1"]),
     ({"structured_outputs": {"grammar": 'start: "a" b+\nb: /[0-9]/ | "z"'}}, ["a1z"], ["a", "1"]),
+    ({"structured_outputs": {"grammar": 'start: "f(" %json {"type": "string", "format": "date"} ")"'}}, ['f("2024-02-29")'], ['f("2023-02-29")']),
     ({"structured_outputs": {"json_object": True}}, ["{}"], ["[]"]),
     ({"structured_outputs": {"structural_tag": json.dumps(TAGS)}}, ['hi <call>{"name":"x"}</call> bye', "free"], ["<call>{}</call>", "<call>x"]),
     ({"response_format": TAGS}, ['<call>{"name":"x"}</call>'], ["<call>[]</call>"]),
@@ -145,6 +146,7 @@ SCHEMA_FAULTS: list[tuple[Any, str]] = [
     ({"anyOf": [{"const": i} for i in range(json_schema.MAX_BRANCHES + 1)]}, "'anyOf'"),
     ({"type": "integer", "multipleOf": 999983}, "'multipleOf'"),
     ({"type": "integer", "multipleOf": 0}, "'multipleOf'"),
+    ({"type": "integer", "allOf": [{"multipleOf": 4093}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"multipleOf": 4091}}}, "'multipleOf'"),
     ({"type": "integer", "minimum": "5"}, "'minimum'"),
     ({"type": "integer", "exclusiveMinimum": True}, "'exclusiveMinimum'"),
     ({"type": "string", "maxLength": 10**9}, "'maxLength'"),
@@ -236,6 +238,10 @@ OTHER_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"structured_outputs": {"grammar": "start: <|no_such_token|>"}}, "invalid_grammar", "structured_outputs.grammar"),
     ({"structured_outputs": {"grammar": '{"grammars": []}'}}, "invalid_grammar", "structured_outputs.grammar"),
     ({"structured_outputs": {"grammar": 'start: x\nx[temperature=0.5]: "a"'}}, "invalid_grammar", "structured_outputs.grammar"),
+    ({"structured_outputs": {"grammar": 'start: %json {"not": {}}'}}, "unsupported_schema", "structured_outputs.grammar"),
+    ({"structured_outputs": {"grammar": "start: %json {"}}, "invalid_grammar", "structured_outputs.grammar"),
+    ({"structured_outputs": {"grammar": "start: r0" + "".join(f"\nr{i}: r{i + 1}" for i in range(1000))}}, "invalid_grammar", "structured_outputs.grammar"),
+    ({"structured_outputs": {"grammar": "start: R\nR: " + " | ".join(["~/a/"] * 17)}}, "invalid_grammar", "structured_outputs.grammar"),
     ({"structured_outputs": {"choice": []}}, "invalid_value", "structured_outputs.choice"),
     ({"structured_outputs": {"choice": [1]}}, "invalid_value", "structured_outputs.choice"),
     ({"structured_outputs": {"choice": ["a"] * 1025}}, "invalid_value", "structured_outputs.choice"),
@@ -325,3 +331,19 @@ def test_tags_that_must_come(vocabulary: Any) -> None:
 def test_a_mark_that_is_too_long_is_refused() -> None:
     with pytest.raises(GrammarError, match="at most"):
         structural_tag.grammar_of({"format": {"type": "const_string", "value": "x" * 257}}, COMPACT, {})
+
+
+def test_the_server_s_own_wishes_for_json(vocabulary: llguidance.LLTokenizer) -> None:
+    """`--structured-outputs-config`: vLLM's names, for every request."""
+    special = Tokenizer(FOLDER).special
+    body = {"response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}}}
+    free = asked(body, GrammarChecker(FOLDER, special))
+    compact = asked(body, GrammarChecker(FOLDER, special, compact=True))
+    closed = asked(body, GrammarChecker(FOLDER, special, closed=True))
+    for text, by_free, by_compact, by_closed in (
+        ('{"name":"x"}', True, True, True),
+        ('{"name": "x"}', True, False, True),
+        ('{"name":"x","b":1}', True, True, False),
+    ):
+        said = [allows(vocabulary, grammar, text) for grammar in (free, compact, closed)]
+        assert said == [by_free, by_compact, by_closed], text

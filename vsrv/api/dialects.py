@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from vsrv.api.beam_search import BeamGeneration
 from vsrv.api.chat import ChatAnswer, ChatStyle
 from vsrv.api.completions import CompletionAnswer
 from vsrv.api.dialect_fields import MESSAGES, RESPONSES
@@ -109,7 +110,8 @@ class Generating:
         salt = parts.keys.cache_salt(trace.caller, wanted.cache_salt)
         services = Services(parts.engine, parts.tokenizer, parts.metrics, parts.admission)
         terms = Terms(trace.caller, lease, salt, trace.began, deadline)
-        trace.generation = generation = Generation(services, prepared, terms)
+        life = BeamGeneration if wanted.beam_search else Generation
+        trace.generation = generation = life(services, prepared, terms)
         # A stream that has to wait long gets its head and comments, so that no proxy gives up; until then a refusal has its own status.
         patience_s = self._options.keep_alive_interval_s if wanted.stream else 0.0
         try:

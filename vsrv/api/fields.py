@@ -120,6 +120,10 @@ class Fields:
     def has(self, name: str) -> bool:
         return self._body.get(name) is not None
 
+    def takes(self, name: str) -> bool:
+        """Whether a field of this name has a row."""
+        return name in self._rows
+
     def check(self) -> None:
         """Read every field that is there. Raises UserError on the first that asks in vain or has a wrong value."""
         for name in self._body:
@@ -157,14 +161,19 @@ class Fields:
 
 
 def _integer(row: Field, value: Any, param: str, facts: object) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise invalid(param, f"expected an integer, got {shown(value)}")
     low, high = row.bounds(facts)
     if not low <= value <= high:
         raise invalid(param, f"must be from {low} to {high}, got {value}")
     return value
+
+
+def _whole(value: Any) -> Any:
+    """3.0 is 3; above 2**53 a float is not what was sent (orjson reads what int64 cannot hold as one)."""
+    exact = isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
+    return int(value) if exact else value
 
 
 def _number(row: Field, value: Any, param: str, facts: object) -> float:
@@ -313,8 +322,7 @@ _READERS: Mapping[Kind, Callable[[Field, Any, str, object], Any]] = {
 
 def token_id(value: Any, name: str, vocab_size: int) -> int:
     """Rule R11: 0 <= id < vocabulary, and no bool in disguise. 3.0 is the integer 3, as in JSON schemas."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
         raise invalid(name, f"token id {shown(value)} is out of the vocabulary (0 to {vocab_size - 1})")
     return value

@@ -104,7 +104,9 @@ class Times:
 
 
 @dataclass(slots=True, eq=False)
-class _Choice:
+class Choice:
+    """One sequence of a request."""
+
     index: int
     seat: Seat
     reader: AnswerReader
@@ -122,7 +124,7 @@ class Generation:
     times: Times = field(init=False)
     failure: str = ""  # code of the error that ended it
     finish_reasons: list[str] = field(default_factory=list)
-    _choices: list[_Choice] = field(default_factory=list)
+    _choices: list[Choice] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
     _expired: bool = False
 
@@ -150,7 +152,7 @@ class Generation:
         """Take places in the queue and wait for the first, at most `patience_s`. Raises UserError or EngineError when it will not come."""
         request, prompts = self.request, self.prepared.prompts
         self.terms.lease.check_prompt(self.usage.prompt_tokens)
-        places = [index // request.n for index in range(len(prompts) * request.n)]
+        places = [index // request.width for index in range(len(prompts) * request.width)]
         sizes = [Size(len(prompts[place]), self.prepared.limits[place]) for place in places]
         params = request.params
         seats = self.services.admission.enter(self.terms.caller, sizes, request.priority)
@@ -163,7 +165,7 @@ class Generation:
             request.reading.marks,
         )
         self._choices = [
-            _Choice(
+            Choice(
                 index,
                 seat,
                 request.reading.reader(self.services.tokenizer, options, prompts[places[index]][-1]),
@@ -175,7 +177,7 @@ class Generation:
             if await seats[0].granted(patience_s):
                 for choice in self._choices:
                     if choice.seat.granted_at is not None:
-                        self._submit(choice)
+                        self._granted(choice)
         except (UserError, EngineError) as error:
             self.failure = error.code
             self.close()
@@ -189,21 +191,30 @@ class Generation:
     def _expire(self) -> None:
         """The deadline has come: what waits or runs ends with an error."""
         self._expired = True
-        error = _timeout()
+        error = timed_out()
         for choice in self._choices:
             choice.seat.fail(error)
-            if choice.stream is not None and not choice.stream.finished:
-                choice.stream.abort()
-                choice.stream.fail(error)
+        for stream in self._live():
+            stream.abort()
+            stream.fail(error)
 
-    def _submit(self, choice: _Choice) -> TokenStream:
+    def _live(self) -> list[TokenStream]:
+        """What the engine works on for this request."""
+        streams = [choice.stream for choice in self._choices]
+        return [stream for stream in streams if stream is not None and not stream.finished]
+
+    def _granted(self, choice: Choice) -> None:
+        """The sequence may run."""
+        self._submit(choice)
+
+    def _submit(self, choice: Choice) -> TokenStream:
         """Hand one sequence to the engine. Raises EngineError when it cannot take it."""
         if self._expired:
-            raise _timeout()
+            raise timed_out()
         if choice.stream is None:
             request = self.request
-            params, place = request.params, choice.index // request.n
-            seed = None if params.seed is None else _seed(params.seed + choice.index % request.n)
+            params, place = request.params, choice.index // request.width
+            seed = None if params.seed is None else _seed(params.seed + choice.index % request.width)
             if self.times.granted is None:
                 self.times.granted = choice.seat.granted_at
             choice.stream = self.services.engine.submit(
@@ -238,13 +249,13 @@ class Generation:
             self.failure = "disconnect"
         for choice in self._choices:
             choice.seat.leave()
-            if choice.stream is not None and not choice.stream.finished:
-                choice.stream.abort()
+        for stream in self._live():
+            stream.abort()
 
     async def _merge(self) -> AsyncIterator[Part]:
         queue: asyncio.Queue[Part | Exception | None] = asyncio.Queue()
 
-        async def pump(choice: _Choice) -> None:
+        async def pump(choice: Choice) -> None:
             try:
                 async for part in self._follow(choice):
                     queue.put_nowait(part)
@@ -268,7 +279,7 @@ class Generation:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, choice: _Choice) -> AsyncIterator[Part]:
+    async def _follow(self, choice: Choice) -> AsyncIterator[Part]:
         await choice.seat.granted()
         last: float | None = None
         async for output in self._submit(choice):
@@ -287,14 +298,14 @@ class Generation:
             if part.finish_reason is not None:
                 return
 
-    def _first(self, choice: _Choice, now: float) -> None:
+    def _first(self, choice: Choice, now: float) -> None:
         choice.seat.first_token()
         if self.times.first_token is None:
             self.times.first_token = now
             self.services.metrics.first_token(now - self.times.arrival)
 
-    def _part(self, choice: _Choice, output: TokenOutput) -> Part:
-        if output.num_cached_tokens is not None and choice.index % self.request.n == 0:
+    def _part(self, choice: Choice, output: TokenOutput) -> Part:
+        if output.num_cached_tokens is not None and choice.index % self.request.width == 0:
             self.usage.cached_tokens += output.num_cached_tokens
         ids = output.token_ids
         reason = _REASONS.get(output.finish_reason)
@@ -338,7 +349,8 @@ class Generation:
         return (last == params.eos_token_id and not params.ignore_eos) or last in params.stop_token_ids
 
 
-def _timeout() -> EngineError:
+def timed_out() -> EngineError:
+    """What ends a request at its deadline."""
     return EngineError(
         "request_timeout", "the request took longer than it may (--request-timeout, X-Request-Timeout)"
     )

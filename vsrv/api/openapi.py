@@ -54,6 +54,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "/openapi.json": Operation("this document", "Document"),
     "/v1/models": Operation("the served names", "ModelList"),
     "/v1/models/{model:path}": Operation("one served name", "Model"),
+    "/tokenizer_info": Operation("tokenizer_config.json and the chat template", "TokenizerInfo"),
     "/tokenize": Operation("text or messages → token ids", "Tokens", "tokenize"),
     "/detokenize": Operation("token ids → text", "Text", "detokenize"),
     "/v1/chat/completions": Operation(
@@ -216,9 +217,13 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
         "summary": about.summary,
         "responses": _responses(route, about),
     }
-    if "{model" in route.pattern:
-        schema = {"enum": list(facts.served_names)}
-        operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
+    names = re.findall(r"\{(\w+)", route.pattern)
+    if names:
+        schemas = {"model": {"enum": list(facts.served_names)}}
+        operation["parameters"] = [
+            {"name": n, "in": "path", "required": True, "schema": schemas.get(n, {"type": "string"})}
+            for n in names
+        ]
     if about.request and method == "POST":
         content = {"application/json": {"schema": _reference(_request_name(about.request))}}
         operation["requestBody"] = {"required": True, "content": content}

@@ -34,7 +34,7 @@ _USAGE = _object(
     completion_tokens=_INTEGER,
     total_tokens=_INTEGER,
 )
-_FINISH = {"enum": ["stop", "length", "tool_calls", "abort", "error", None]}
+_FINISH = {"enum": ["stop", "length", "tool_calls", "function_call", "abort", "error", None]}
 _STOP_REASON = {"type": ["string", "integer", "null"]}
 _IDS = _or_null(_list(_INTEGER))
 _PROMPT_LOGPROBS = _or_null(_list({"type": ["object", "null"]}))
@@ -103,6 +103,7 @@ ANSWERS: Mapping[str, Any] = {
     "Tokens": _object(
         count=_INTEGER, max_model_len=_INTEGER, tokens=_list(_INTEGER), token_strs=_or_null(_list(_STRING))
     ),
+    "TokenizerInfo": _object({"chat_template": _STRING}, tokenizer_class=_STRING),
     "Text": _object(prompt=_STRING),
     "TokenCount": _object(input_tokens=_INTEGER),
     "Message": _object(

@@ -10,13 +10,14 @@ from typing import Any
 import orjson
 
 from vsrv.api.chat_prompt import ChatPrompt, ChatPrompter
-from vsrv.api.fields import Fields, invalid, parse_object
+from vsrv.api.fields import Fields, invalid, parse_object, unsupported
 from vsrv.api.plans import ReadingPlan
 from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
 from vsrv.api.structured import grammar_of
 from vsrv.api.translation import AS_SENT, PLAIN, Style
 from vsrv.api.translators import TRANSLATORS, Translator
 from vsrv.errors import UserError
+from vsrv.text.fill_in import FillIn, format_of, joined, stop_ids
 from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
@@ -107,7 +108,7 @@ class Preparer:
 
     def _by_chat(self, translator: Translator, fields: Fields, style: Style) -> Prepared:
         translated = translator.to_chat(fields, self._facts, style)
-        if not self._chats.thinks:  # keeps every budget of thinking, which chat would refuse
+        if not self._chats.keeps_budgets:  # keeps every budget of thinking, which chat would refuse
             translated.chat.pop("thinking_token_budget", None)
         chat = request_fields(translated.chat, "chat", self._facts)
         if translator.prompt_only:
@@ -160,11 +161,17 @@ class Preparer:
 
     def _completions(self, fields: Fields) -> Prepared:
         sent, texts = self._prompts(fields)
+        fill_in = self._fill_in(fields)
+        if fill_in is not None:
+            sent = [joined(self._tokenizer, fill_in, ids, fields["suffix"]) for ids in sent]
         prompts = [self._truncated(fields, ids) for ids in sent]
         limits = tuple(self._limit(len(ids), "prompt", fields["max_tokens"]) for ids in prompts)
         common = self._common(fields, grammar_of(fields, self._checker))
         request = request_of(common, "completions", limits)
-        if len(prompts) * request.n > self._facts.max_prompts:
+        if fill_in is not None:
+            stops = (*request.params.stop_token_ids, *stop_ids(self._tokenizer, fill_in))
+            request = replace(request, params=replace(request.params, stop_token_ids=stops))
+        if len(prompts) * request.width > self._facts.max_prompts:
             raise invalid("prompt", f"prompts times n must not be above {self._facts.max_prompts}")
         if request.echo:  # what was cut away was not read, so it is not echoed either
             texts = [
@@ -173,11 +180,23 @@ class Preparer:
             ]
         return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [], limits)
 
+    def _fill_in(self, fields: Fields) -> FillIn | None:
+        """How this model is told of a suffix, where one was sent. Raises UserError."""
+        if not fields["suffix"]:
+            return None
+        row = format_of(self._tokenizer)
+        if row is None:
+            raise unsupported("suffix", "is not supported: this model has no tokens for filling in")
+        for name in ("echo", "truncate_prompt_tokens"):
+            if fields[name]:
+                raise invalid(name, "is not available together with suffix")
+        return row
+
     def _prompts(self, fields: Fields) -> tuple[list[array[int]], list[str | None]]:
         """The id array of each prompt, and its text where text was sent."""
         if fields["prompt"] is None:
             raise invalid("prompt", "is missing or empty")
-        add_special = fields["add_special_tokens"] is not False
+        add_special = fields["add_special_tokens"] is not False and not fields["suffix"]
         prompts: list[array[int]] = []
         texts: list[str | None] = []
         for item in fields["prompt"]:

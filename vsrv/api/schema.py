@@ -6,10 +6,11 @@ What vsrv does not do and what would change the answer is refused (`unsupported_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vsrv.api.fields import Fields, invalid, unsupported
+from vsrv.api.choices import read_choices
+from vsrv.api.fields import Fields, invalid
 from vsrv.api.plans import ReadingPlan
 from vsrv.api.request_fields import KNOWN, REQUESTS, STREAM_OPTIONS
 from vsrv.errors import UserError
@@ -60,6 +61,8 @@ class ModelFacts:
     tool_parser: str = ""  # a name of text.tools, "none", or "" for what the template is made for
     reasoning_parser: str = ""  # a name of text.reasoning, likewise
     hide_unused_tools: bool = False  # from the template, where tool_choice is none
+    compact_json: bool = False  # in every structured output
+    closed_objects: bool = False  # likewise: no properties but those that a schema lists
 
     # numbers that rows of api/request_fields.py name
 
@@ -89,6 +92,9 @@ class GenerationRequest:
     model: str
     params: SamplingParams
     n: int = 1
+    best_of: int = 0  # sequences of each prompt, of which n are told; 0: n
+    beam_search: bool = False
+    length_penalty: float = 1.0
     stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
@@ -105,6 +111,11 @@ class GenerationRequest:
     request_id: str = ""
     unknown: tuple[str, ...] = ()  # names of fields that mean nothing here, for the log
     reading: ReadingPlan = ReadingPlan()  # noqa: RUF009 - frozen
+
+    @property
+    def width(self) -> int:
+        """Sequences of each prompt that the engine computes at once."""
+        return self.best_of or self.n
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -167,16 +178,17 @@ def request_of(common: Common, dialect: str, limits: Sequence[int]) -> Generatio
     echo = bool(fields["echo"])
     asked = [k for k in (prompt_logprobs, logprobs if echo else None) if k is not None]
     params = _params(common, limits, logprobs, max(asked, default=None))
-    n = fields["n"]
-    if n > 1 and params.temperature == 0:
-        raise invalid("n", "must be 1 with temperature 0: all choices would be the same")
-    if fields["best_of"] not in (None, n):
-        raise unsupported("best_of", "other than n is not supported")
+    choices = read_choices(fields, params, facts.max_logprobs, is_chat)
+    if choices.best_of and logprobs is None:
+        params = replace(params, logprobs=0)  # their sum is what the best is known by
     return GenerationRequest(
         dialect=dialect,
         model=check_model(fields, facts),
         params=params,
-        n=n,
+        n=choices.n,
+        best_of=choices.best_of,
+        beam_search=choices.beam_search,
+        length_penalty=choices.length_penalty,
         stream=stream,
         include_usage=options["include_usage"],
         continuous_usage=options["continuous_usage_stats"],
