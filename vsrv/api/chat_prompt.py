@@ -196,7 +196,7 @@ class ChatPrompter:
         self, fields: Fields, text: str, messages: list[dict[str, Any]], form: tools.ToolFormat | None
     ) -> ReasoningPlan | None:
         """Whether the output may begin with thinking: the end of the prompt tells, which is the template's own."""
-        if not self._reasoning_form or "include_reasoning" not in fields.names:
+        if not self._reasoning_form:
             return None
         row = reasoning.FORMATS[self._reasoning_form]
         if fields["continue_final_message"]:
