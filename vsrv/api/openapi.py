@@ -217,9 +217,13 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
         "summary": about.summary,
         "responses": _responses(route, about),
     }
-    if "{model" in route.pattern:
-        schema = {"enum": list(facts.served_names)}
-        operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
+    names = re.findall(r"\{(\w+)", route.pattern)
+    if names:
+        schemas = {"model": {"enum": list(facts.served_names)}}
+        operation["parameters"] = [
+            {"name": n, "in": "path", "required": True, "schema": schemas.get(n, {"type": "string"})}
+            for n in names
+        ]
     if about.request and method == "POST":
         content = {"application/json": {"schema": _reference(_request_name(about.request))}}
         operation["requestBody"] = {"required": True, "content": content}
