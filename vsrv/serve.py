@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,11 @@ _WARN_EVERY_S = 86400.0
 SPARE_FDS = 256  # beside the connections: engine, prepare child, model files, log
 Reread = Callable[[], ServeConfig]
 _DEMO_NAME = "demo"
+_FIRST_TRY = {  # a request for each kind of model, shown at start
+    "generate": ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "Hello!"}]}'),
+    "embed": ("/v1/embeddings", '{"input": "Hello!"}'),
+    "score": ("/v1/rerank", '{"query": "greeting", "documents": ["Hello!", "Good bye!"]}'),
+}
 
 
 def run(config: ServeConfig, reread: Reread | None = None) -> int:
@@ -476,10 +481,11 @@ class Front:
         self._log.event("info", f"ready in {seconds:.1f} s: {name} at {self._address()}")
         if self._socket.family != socket.AF_UNIX:
             key = " -H 'Authorization: Bearer KEY'" if _has_keys(self._config) else ""
-            body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
+            task = self._loaded.app.facts.tasks[0] if self._loaded.app else "generate"
+            path, body = _FIRST_TRY[task]
             self._log.event(
                 "info",
-                f"try: curl {self._address()}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
+                f"try: curl {self._address()}{path}{key} -H 'Content-Type: application/json' -d '{body}'",
             )
         is_open = self._socket.family != socket.AF_UNIX and not is_loopback(self._local[0])
         if is_open and not _has_keys(self._config):
@@ -595,6 +601,14 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             engine.ready.vocab_size,
             engine.ready.max_model_len,
             functools.partial(log.event, "warning"),
+        )
+        ready = engine.ready
+        facts = replace(
+            facts,
+            tasks=ready.tasks,
+            embedding_size=ready.embedding_size,
+            is_matryoshka=ready.is_matryoshka,
+            matryoshka=ready.matryoshka,
         )
         await prepare.configure(
             facts,

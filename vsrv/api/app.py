@@ -7,6 +7,7 @@ import time
 
 from vsrv.api.admin import Admin
 from vsrv.api.dialects import DIALECTS, Generating
+from vsrv.api.embeddings import Embedding
 from vsrv.api.intake import Intake, Trace
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.rendering import error_response
@@ -27,7 +28,8 @@ class App:
         self._intake = Intake(parts, options)
         admin = Admin(parts, options, self._intake)
         self._scrape_router = Router((admin.scrape,))
-        self._router = Router((*admin.routes(), *Generating(parts, options, self._intake).routes()))
+        groups = (admin, Generating(parts, options, self._intake), Embedding(parts, options, self._intake))
+        self._router = Router(tuple(route for group in groups for route in group.routes()))
         self._error_bodies = {dialect.path: dialect.error_body for dialect in DIALECTS}
         self._watch: asyncio.Task[None] | None = None
 

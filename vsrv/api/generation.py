@@ -134,6 +134,15 @@ class Generation:
         return self.prepared.request
 
     @property
+    def n(self) -> int:
+        return self.request.n
+
+    @property
+    def max_tokens(self) -> int:
+        """The most of any prompt."""
+        return max(self.prepared.limits)
+
+    @property
     def ttft_s(self) -> float | None:
         first = self.times.first_token
         return None if first is None else first - self.times.arrival
@@ -178,7 +187,7 @@ class Generation:
     def _expire(self) -> None:
         """The deadline has come: what waits or runs ends with an error."""
         self._expired = True
-        error = _timeout()
+        error = timeout_error()
         for choice in self._choices:
             choice.seat.fail(error)
             if choice.stream is not None and not choice.stream.finished:
@@ -188,7 +197,7 @@ class Generation:
     def _submit(self, choice: _Choice) -> TokenStream:
         """Hand one sequence to the engine. Raises EngineError when it cannot take it."""
         if self._expired:
-            raise _timeout()
+            raise timeout_error()
         if choice.stream is None:
             request = self.request
             params, place = request.params, choice.index // request.n
@@ -313,7 +322,8 @@ class Generation:
         )
 
 
-def _timeout() -> EngineError:
+def timeout_error() -> EngineError:
+    """A request's deadline has come."""
     return EngineError(
         "request_timeout", "the request took longer than it may (--request-timeout, X-Request-Timeout)"
     )

@@ -12,6 +12,8 @@ from typing import Any
 import orjson
 
 from vsrv.api.fields import Fields, invalid, parse_object, token_id
+from vsrv.api.pooling_fields import POOLING
+from vsrv.api.prepare_pooling import PoolingPreparer, PoolingRequest
 from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
 from vsrv.errors import UserError
 from vsrv.text.template import ChatTemplate
@@ -31,6 +33,7 @@ class Prepared:
     prompts: list[array[int]]
     prompt_texts: list[str]
     limits: tuple[int, ...] = ()
+    pooling: PoolingRequest | None = None  # in the place of `request` where vectors are asked for
 
     def to_frame(self) -> bytes:
         """u32 head size, JSON head, then every prompt's ids as u32."""
@@ -40,6 +43,7 @@ class Prepared:
                 "lengths": [len(ids) for ids in self.prompts],
                 "texts": self.prompt_texts,
                 "limits": self.limits,
+                "pooling": None if self.pooling is None else self.pooling.to_json(),
             }
         )
         return struct.pack("<I", len(head)) + head + b"".join(ids.tobytes() for ids in self.prompts)
@@ -55,7 +59,8 @@ class Prepared:
             prompts.append(ids[start : start + length])
             start += length
         request = None if head["request"] is None else GenerationRequest.from_json(head["request"])
-        return cls(request, prompts, head["texts"], tuple(head["limits"]))
+        pooling = None if head["pooling"] is None else PoolingRequest.from_json(head["pooling"])
+        return cls(request, prompts, head["texts"], tuple(head["limits"]), pooling)
 
 
 class Preparer:
@@ -69,8 +74,11 @@ class Preparer:
         self._in_parts = {"openai": True, "string": False}.get(facts.content_format, wanted)
 
     def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
-        """dialect: "chat", "completions" or "tokenize". Raises UserError."""
+        """dialect: a key of REQUESTS. Raises UserError."""
         fields = request_fields(parse_object(body), dialect, self._facts)
+        if dialect in POOLING:
+            inputs = PoolingPreparer(fields, self._tokenizer, self._facts).prepare(dialect)
+            return Prepared(None, inputs.ids, inputs.texts, (0,), inputs.request)
         if dialect == "chat":
             return self._chat(fields)
         if dialect == "completions":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vsrv.api import pooling_fields
 from vsrv.api.fields import Field, Table, table
 from vsrv.options import SAMPLING
 
@@ -173,7 +174,7 @@ ROWS = (
 REQUESTS: Mapping[str, Table] = {
     dialect: table(*(row for row in ROWS if dialect in row.dialects))
     for dialect in (CHAT, COMPLETIONS, TOKENIZE, DETOKENIZE)
-}
+} | dict(pooling_fields.REQUESTS)
 KNOWN = frozenset(row.name for row in ROWS)
 # fmt: on
 STREAM_OPTIONS = table(

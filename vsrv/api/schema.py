@@ -57,6 +57,11 @@ class ModelFacts:
         "auto"  # of messages in the template: a text, "openai": a list of parts, or what it looks made for
     )
 
+    tasks: tuple[str, ...] = ("generate",)  # or "embed", "score"
+    embedding_size: int = 0
+    is_matryoshka: bool = False
+    matryoshka: tuple[int, ...] = ()  # lengths that a vector may be cut to; none: any
+
     # numbers that rows of api/request_fields.py name
 
     @property

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from vsrv.engine import batch as batches
 from vsrv.engine.batch import Batch
-from vsrv.engine.runner import ModelRunner, Sampled
+from vsrv.engine.runner import Runner, Sampled
 from vsrv.engine.scheduler import Plan, Scheduler
 from vsrv.engine.sequence import Sequence, SequenceStatus, merge_logprobs
-from vsrv.messages import Failed, FinishReason, Generate, LogProbs, TokenOutput
+from vsrv.messages import Embed, Failed, FinishReason, Generate, LogProbs, Pooled, TokenOutput
 
-Output = TokenOutput | Failed
+Output = TokenOutput | Failed | Pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,7 @@ class InFlight:
 class Engine:
     """Owned by one thread; nothing here blocks on anything but the device."""
 
-    def __init__(
-        self, runner: ModelRunner, scheduler: Scheduler, block_size: int, lag: int, seed: int
-    ) -> None:
+    def __init__(self, runner: Runner, scheduler: Scheduler, block_size: int, lag: int, seed: int) -> None:
         self._runner = runner
         self.scheduler = scheduler
         self._block_size = block_size
@@ -51,8 +49,10 @@ class Engine:
         self.generation_tokens = 0
         self.finished: dict[str, int] = {}
 
-    def add(self, frame: Generate) -> None:
+    def add(self, frame: Generate | Embed) -> None:
         """Queue a sequence. What can never run is answered with Failed by the next step."""
+        if isinstance(frame, Embed):
+            return self._refuse(frame.seq_id, "task_not_supported", "this model makes no vectors")
         limits, pool = self.scheduler.limits, self.scheduler.pool
         length, params = len(frame.prompt_token_ids), frame.params
         vocabulary = self._runner.model.spec.vocab_size
@@ -97,6 +97,29 @@ class Engine:
             self._process(due)
         outputs, self._outbox = self._outbox, []
         return outputs
+
+    def queues(self) -> tuple[int, int]:
+        """Sequences that run, and that wait."""
+        return len(self.scheduler.running), len(self.scheduler.waiting)
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the cache's blocks that a sequence holds, 0..1."""
+        return self.scheduler.pool.usage
+
+    def counters(self) -> dict[str, float]:
+        """Totals since the start, by the names of `Beat.counters`."""
+        scheduler = self.scheduler
+        counts = {
+            "prompt_tokens": self.prompt_tokens,
+            "generation_tokens": self.generation_tokens,
+            "prefix_cache_queries": scheduler.prefix_queries,
+            "prefix_cache_hits": scheduler.prefix_hits,
+            "preemptions": scheduler.num_preemptions,
+            "cached_blocks": scheduler.pool.num_cached,
+            **{f"finished_{reason}": count for reason, count in self.finished.items()},
+        }
+        return {name: float(count) for name, count in counts.items()}
 
     def reset_statistics(self) -> None:
         """Start counting anew, after the warm-up."""
