@@ -15,6 +15,7 @@ from vsrv.commands import Command
 from vsrv.config import BenchOptions, ServeConfig, resolve, shown, shown_differences
 from vsrv.errors import ConfigError
 from vsrv.flags import Parser, help_wanted, parse, serve_help
+from vsrv.log import complain
 
 EXIT_USAGE, EXIT_CONFIG = 2, 78  # sysexits.h: EX_CONFIG
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return command.run(rest)
     except ConfigError as error:
-        print(f"vsrv: {error}", file=sys.stderr)
+        complain("error", str(error))
         return EXIT_CONFIG
     except KeyboardInterrupt:
         return 130
@@ -138,7 +139,7 @@ def _version(arguments: list[str]) -> int:
 def _resolved(arguments: list[str], with_files: bool = True) -> ServeConfig:
     config = resolve(parse(arguments), os.environ, with_files)
     for warning in config.warnings:
-        print(f"vsrv: {warning}", file=sys.stderr)
+        complain("warning", warning)
     return config
 
 

@@ -1,4 +1,4 @@
-"""Option table → values with their source → frozen configurations. Command line over environment over file over default."""
+"""Option table → values with their source → frozen configurations. Command line over environment over file over systemd's credentials over default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsrv.errors import ConfigError
 from vsrv.keyfile import read_key_file
-from vsrv.options import OPTIONS, SAMPLING, Option
+from vsrv.options import CREDENTIALS, OPTIONS, SAMPLING, Option
 
 if TYPE_CHECKING:
     from vsrv.options_vllm import Foreign
@@ -33,7 +33,7 @@ MASK = "********"
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One effective setting. source: "default", "file <path>", "environment <VARIABLE>" or "command line"."""
+    """One effective setting. source: "default", "credential <name>", "file <path>", "environment <VARIABLE>" or "command line"."""
 
     value: Any
     source: str
@@ -119,6 +119,7 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str], with_files: bo
     values: Values = {option.name: Value(option.default, "default") for option in OPTIONS}
     environment = _from_environment(environ, warnings)
     path = given.get("config") or (environment["config"].value if "config" in environment else None)
+    values |= _from_credentials(environ)
     if path:
         values |= _from_file(Path(path))
     values |= environment
@@ -296,6 +297,25 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Values
             near = difflib.get_close_matches(name, own, 1, 0.5)
             raise ConfigError(f"unknown variable {name}{f'; did you mean {near[0]}?' if near else ''}")
     return values
+
+
+def _from_credentials(environ: Mapping[str, str]) -> Values:
+    """Files that systemd's LoadCredential= has put there. A unit makes one optional by an empty line as its default: that is none."""
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    if not folder:
+        return {}
+    found: Values = {}
+    for option, name in CREDENTIALS.items():
+        path = Path(folder) / name
+        try:
+            is_given = bool(path.read_bytes().strip())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"credential {name}: {error.strerror}") from None
+        if is_given:
+            found[option] = Value(str(path), f"credential {name}")
+    return found
 
 
 def _from_file(path: Path) -> Values:

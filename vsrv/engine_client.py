@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 
 from vsrv.boot import child_command
 from vsrv.config import EngineConfig
-from vsrv.errors import EngineError, FrameError
+from vsrv.errors import EngineError, FrameError, UserError
 from vsrv.messages import (
     Abort,
     Beat,
@@ -60,6 +60,9 @@ class Health:
     elapsed_s: float = 0.0
 
 
+_GRAMMAR_CODES = frozenset(("invalid_grammar", "grammar_conflict", "grammar_too_complex"))
+
+
 class PooledResult:
     """The vector of one sequence. Wait for it once; `abort` at any time, also after the end. `on_end` is called at its end."""
 
@@ -72,10 +75,10 @@ class PooledResult:
         self._client = client
         self._values: array[float] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._error: EngineError | None = None
+        self._error: EngineError | UserError | None = None
 
     async def values(self) -> array[float]:
-        """Wait for it. Raises EngineError."""
+        """Wait for it. Raises EngineError, or UserError where the request is at fault."""
         while not self.finished:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -92,7 +95,7 @@ class PooledResult:
         self._values = values
         self._finish()
 
-    def fail(self, error: EngineError) -> None:
+    def fail(self, error: EngineError | UserError) -> None:
         self._error = error
         self._finish()
 
@@ -114,7 +117,7 @@ class TokenStream:
         self._client = client
         self._outputs: deque[TokenOutput] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._error: EngineError | None = None
+        self._error: EngineError | UserError | None = None
 
     def __aiter__(self) -> AsyncIterator[TokenOutput]:
         return self
@@ -139,7 +142,7 @@ class TokenStream:
             self.finished = True
         self._wake()
 
-    def fail(self, error: EngineError) -> None:
+    def fail(self, error: EngineError | UserError) -> None:
         self._error = error
         self.finished = True
         self._wake()
@@ -185,6 +188,11 @@ class EngineClient(asyncio.Protocol):
     @property
     def num_streams(self) -> int:
         return len(self._streams)
+
+    @property
+    def loading_silence_s(self) -> float:
+        """Seconds since an engine that is not ready yet has told of progress."""
+        return time.monotonic() - self._last_frame
 
     async def start(self, config: EngineConfig) -> None:
         """Start the process and send it its configuration; loading goes on in the background.
@@ -397,7 +405,7 @@ class EngineClient(asyncio.Protocol):
             return
         stream = self._streams.pop(frame.seq_id, None)
         if stream is not None:
-            stream.fail(EngineError(frame.code, frame.message))
+            stream.fail(_failure(frame))
 
     async def _watch(self, process: asyncio.subprocess.Process, stderr: asyncio.StreamReader) -> None:
         """Pass the engine's stderr on, then note its end."""
@@ -427,3 +435,10 @@ class EngineClient(asyncio.Protocol):
     def _send(self, frame: Frame) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode(frame))
+
+
+def _failure(frame: Failed) -> EngineError | UserError:
+    """What ended one sequence; a grammar that led nowhere is the request's own doing."""
+    if frame.code in _GRAMMAR_CODES:
+        return UserError(400, frame.code, frame.message, "structured_outputs")
+    return EngineError(frame.code, frame.message)

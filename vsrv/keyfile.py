@@ -13,6 +13,9 @@ TOML, or JSON with the same structure when the name ends in .json:
     expires = 2027-01-01T00:00:00Z
     [keys.limits]
     requests_per_minute = 600
+    [[keys]]
+    id = "billing"
+    client_cert = "CN=billing"         # instead of a hash: this client certificate needs no key; beside one: the key needs it, too
 
 Everything is bounded and checked, because a mistake in this file must keep the old keys and say why. Used by the front and by `vsrv keys`.
 """
@@ -43,7 +46,19 @@ _HEX = re.compile(r"(?:[0-9a-f]{2})+")
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 1 << 14, 8, 1  # OWASP's second choice: 16 MiB and about 40 ms
 _MAX_SCRYPT_BYTES = 64 << 20
 _MAX_LIMIT = 10**12
-_KEY_FIELDS = {"id", "hash", "tenant", "scopes", "expires", "limits", "revoked", "created", "note"}
+_KEY_FIELDS = {
+    "id",
+    "hash",
+    "client_cert",
+    "tenant",
+    "scopes",
+    "expires",
+    "limits",
+    "revoked",
+    "created",
+    "note",
+}
+_CERTIFICATE_NAME = re.compile(r"(?:CN=|URI:|email:|DNS:)\S(?:.*\S)?|SHA256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +76,8 @@ NO_LIMITS = RateLimits()
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """One key. `hash` is as in the file; `expires` is aware of its time zone."""
+    """One key, or one client certificate. `hash` is as in the file, empty where the certificate alone is asked for;
+    `client_cert` is one of a PeerCertificate's names, empty where none is; `expires` is aware of its time zone."""
 
     id: str
     hash: str = field(repr=False)
@@ -72,6 +88,7 @@ class KeyRecord:
     revoked: bool = False
     created: datetime | None = None
     note: str = ""
+    client_cert: str = ""
 
     def state(self, now: datetime) -> str:
         """ "active", "expired" or "revoked"."""
@@ -188,6 +205,11 @@ def parse(data: bytes, is_json: bool = False) -> KeyFile:
         if key.id in seen:
             raise ConfigError(f"two keys have the id {key.id}")
         seen.add(key.id)
+        alone = "" if key.hash else key.client_cert
+        if alone in seen:
+            raise ConfigError(f"key {key.id}: another one has the client_cert {alone}")
+        if alone:
+            seen.add(alone)  # no id looks like it
     return KeyFile(keys, {_name(name, "tenant"): _tenant(entry, name) for name, entry in named.items()})
 
 
@@ -204,7 +226,7 @@ def _key(entry: Any, where: str) -> KeyRecord:
         raise ConfigError(f"{where}: note must be one line of at most 500 characters")
     return KeyRecord(
         id=key_id,
-        hash=_hash(entry.get("hash"), where),
+        hash="" if "client_cert" in entry and "hash" not in entry else _hash(entry.get("hash"), where),
         tenant=_name(entry.get("tenant", key_id), f"{where}: tenant"),
         scopes=_scopes(entry.get("scopes", ["inference"]), where),
         expires=_moment(entry.get("expires"), f"{where}: expires"),
@@ -212,7 +234,23 @@ def _key(entry: Any, where: str) -> KeyRecord:
         revoked=revoked,
         created=_moment(entry.get("created"), f"{where}: created"),
         note=note,
+        client_cert=certificate_name(entry["client_cert"], where) if "client_cert" in entry else "",
     )
+
+
+def certificate_name(value: Any, where: str) -> str:
+    """The form of a client certificate's name that servers compare; a fingerprint also as openssl shows it. Raises ConfigError."""
+    text = value if isinstance(value, str) and len(value) <= 500 and value.isprintable() else ""
+    kind, _, rest = text.partition(":")
+    if kind.upper() == "SHA256":
+        text = "SHA256:" + rest.replace(":", "").lower()
+    elif kind == "DNS":
+        text = text.lower().replace("dns:", "DNS:", 1)
+    if not _CERTIFICATE_NAME.fullmatch(text):
+        raise ConfigError(
+            f"{where}: client_cert must be CN=NAME, URI:NAME, DNS:NAME, email:NAME or SHA256:FINGERPRINT"
+        )
+    return text
 
 
 def _tenant(entry: Any, name: str) -> TenantRecord:
@@ -321,7 +359,11 @@ def write_key_file(path: Path, contents: KeyFile) -> None:
 
 def _key_table(key: KeyRecord) -> dict[str, Any]:
     """A key as a file shows it: what has its default is left out."""
-    table: dict[str, Any] = {"id": key.id, "hash": key.hash, "tenant": key.tenant, "scopes": list(key.scopes)}
+    table: dict[str, Any] = {"id": key.id}
+    for name in ("hash", "client_cert"):
+        if getattr(key, name):
+            table[name] = getattr(key, name)
+    table |= {"tenant": key.tenant, "scopes": list(key.scopes)}
     for name in ("created", "expires"):
         moment: datetime | None = getattr(key, name)
         if moment is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
+import ssl
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ from vsrv.keyfile import (
     KeyFile,
     KeyRecord,
     RateLimits,
+    certificate_name,
     hashed,
     new_secret,
     read_key_file,
@@ -37,7 +40,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """What `vsrv keys new` was asked for."""
+    """What `vsrv keys new` was asked for. With `client_cert` there is a key only if `bound`: it needs that certificate, too."""
 
     key_id: str
     tenant: str
@@ -46,6 +49,8 @@ class NewKey:
     limits: RateLimits
     slow_hash: bool
     note: str
+    client_cert: str = ""
+    bound: bool = False
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
                 ),
                 options.scrypt,
                 options.note,
+                _certificate(options.client_cert),
+                options.bound,
             )
             contents, key = with_new(read_key_file(path) if path.exists() else KeyFile(), wanted, now)
             write_key_file(path, contents)
@@ -88,17 +95,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def with_new(contents: KeyFile, wanted: NewKey, now: datetime) -> tuple[KeyFile, str]:
-    """(contents with one more key, the key itself). Raises ConfigError when it is not valid, such as an id that is taken."""
-    key = new_secret(wanted.key_id)
+    """(contents with one more entry, its key or "" where a certificate stands for one). Raises ConfigError, as for an id that is taken."""
+    if wanted.bound and not wanted.client_cert:
+        raise ConfigError("--bound needs the --client-cert that the key is bound to")
+    key = "" if wanted.client_cert and not wanted.bound else new_secret(wanted.key_id)
     record = KeyRecord(
         id=wanted.key_id,
-        hash=hashed(key, wanted.slow_hash),
+        hash=hashed(key, wanted.slow_hash) if key else "",
         tenant=wanted.tenant or wanted.key_id,
         scopes=wanted.scopes,
         expires=wanted.expires,
         limits=wanted.limits,
         created=now,
         note=wanted.note,
+        client_cert=wanted.client_cert,
     )
     if any(other.id == record.id for other in contents.keys):
         raise ConfigError(f"there is a key with the id {record.id} already; `vsrv keys rotate` replaces it")
@@ -110,6 +120,10 @@ def rotated(contents: KeyFile, key_id: str, overlap: timedelta, now: datetime) -
     old = contents.find(key_id)
     if old.state(now) != "active":
         raise ConfigError(f"the key {key_id} is {old.state(now)}: make a new one with `vsrv keys new`")
+    if not old.hash:
+        raise ConfigError(
+            f"{key_id} has no key: a new certificate with the name {old.client_cert} takes over"
+        )
     end = now + overlap if old.expires is None else min(now + overlap, old.expires)
     stem = re.sub(r"-r\d+$", "", old.id)
     numbers = [int(m[1]) for k in contents.keys if (m := re.fullmatch(re.escape(stem) + r"-r(\d+)", k.id))]
@@ -131,7 +145,7 @@ def revoked(contents: KeyFile, key_id: str) -> KeyFile:
 
 def listed(contents: KeyFile, now: datetime) -> list[str]:
     """A table of all keys without their hashes."""
-    rows = [("ID", "TENANT", "STATE", "SCOPES", "EXPIRES", "LIMITS", "NOTE")]
+    rows = [("ID", "TENANT", "STATE", "SCOPES", "EXPIRES", "LIMITS", "CERTIFICATE", "NOTE")]
     for key in contents.keys:
         limits = {name: getattr(key.limits, name) for name in RateLimits.__slots__}
         rows.append(
@@ -142,6 +156,7 @@ def listed(contents: KeyFile, now: datetime) -> list[str]:
                 ",".join(key.scopes),
                 "never" if key.expires is None else key.expires.isoformat(),
                 " ".join(f"{name}={value}" for name, value in limits.items() if value is not None) or "-",
+                key.client_cert or "-",
                 "".join(c if c.isprintable() else "?" for c in key.note),
             )
         )
@@ -194,6 +209,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     for name, text in _LIMITS.items():
         new.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
     new.add_argument("--scrypt", action="store_true", help="slow hash: costs 40 ms of CPU when first used")
+    new.add_argument(
+        "--client-cert",
+        metavar="NAME",
+        help="no key: the client certificate with this name (CN=…, URI:…, DNS:…, email:…, SHA256:…, or its PEM file) stands for it",
+    )
+    new.add_argument("--bound", action="store_true", help="a key all the same, which needs that certificate")
     new.add_argument("--note", default="", help="free text for people")
     add("list", "Show all keys, without their hashes.")
     add("revoke", "Make a key useless at once.").add_argument("id", help="which key")
@@ -201,6 +222,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     rotate.add_argument("id", help="which key")
     rotate.add_argument("--overlap", default="24h", help="how long the old key works (default %(default)s)")
     return parser
+
+
+def _certificate(given: str | None) -> str:
+    """A name as the key file has it; of a PEM file its fingerprint. Raises ConfigError."""
+    if given is None:
+        return ""
+    if not Path(given).is_file():
+        return certificate_name(given, "--client-cert")
+    try:
+        whole = ssl.PEM_cert_to_DER_cert(Path(given).read_text())
+    except (OSError, ValueError):
+        raise ConfigError(f"--client-cert {given}: not one certificate in PEM form") from None
+    return "SHA256:" + hashlib.sha256(whole).hexdigest()
 
 
 @contextlib.contextmanager
@@ -219,5 +253,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _show(key: str, message: str) -> None:
     """The key alone goes to stdout, so that it can be piped into a secret store."""
+    if not key:
+        print(f"{message}, known by its client certificate", file=sys.stderr)
+        return
     print(key)
     print(f"{message}. It is shown only once: only its hash is kept.", file=sys.stderr)

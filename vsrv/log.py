@@ -92,6 +92,12 @@ class Log:
         self.event("info", "request", **fields)
 
 
+def complain(level: str, text: str) -> None:
+    """A line of the program to whoever started it, where there is no Log: on stderr, with its priority under systemd."""
+    prefix = f"<{_PRIORITY[level]}>" if _is_journal(sys.stderr) else ""
+    print(f"{prefix}vsrv: {text}", file=sys.stderr)
+
+
 def shown(value: Any) -> str:
     """A value of a text line: quoted where it could be taken for more than one field."""
     text = str(value)

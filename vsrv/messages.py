@@ -233,11 +233,15 @@ class Step:
     outputs: tuple[TokenOutput, ...]
 
 
+ITERATION_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)  # vLLM's
+
+
 @dataclass(frozen=True, slots=True)
 class Beat:
     """Engine heartbeat, at least every 0.5 s while alive and after every step that changes the queues.
 
-    `step` grows by one per finished step: queued work without growth is a stall. Counters are totals since start.
+    `step` grows by one per finished step: queued work without growth is a stall. Counters are totals since start; `iteration_tokens`
+    counts steps by their tokens: at most ITERATION_BUCKETS[i], and at the end those with more.
     """
 
     step: int
@@ -245,6 +249,7 @@ class Beat:
     num_waiting: int
     kv_usage: float  # 0..1
     counters: dict[str, float] = field(default_factory=dict)
+    iteration_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

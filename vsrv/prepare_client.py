@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vsrv.api.prepare import Prepared, Preparer
 from vsrv.api.schema import ModelFacts
+from vsrv.api.structured import ChildNeeded
 from vsrv.boot import child_command
 from vsrv.errors import ConfigError, UserError
 from vsrv.prepare_worker import BROKEN, DIALECTS, HEADER, INIT, PREPARE, REFUSED
@@ -64,7 +65,8 @@ class PrepareClient:
         """Body → checked request and ids. Raises UserError."""
         assert self._local is not None, "configure comes first"
         if dialect in _WITHOUT_TEMPLATE and len(body) <= SMALL_BODY_BYTES:
-            return self._local.prepare(dialect, body)
+            with contextlib.suppress(ChildNeeded):
+                return self._local.prepare(dialect, body)
         # The exchange goes on if the client leaves meanwhile: its answer must be read before the next one is asked.
         task = asyncio.get_running_loop().create_task(self._locked_exchange(dialect, body))
         self._tasks.add(task)
@@ -99,7 +101,7 @@ class PrepareClient:
                 raise UserError(
                     400,
                     "prepare_timeout",
-                    f"template and tokenising took more than {self._time_limit_s:g} seconds",
+                    f"template, tokenising and grammar took more than {self._time_limit_s:g} seconds",
                     None,
                 ) from None
             except (ConnectionError, asyncio.IncompleteReadError):

@@ -17,6 +17,7 @@ from vsrv import boot
 from vsrv.api.prepare import Preparer
 from vsrv.api.schema import ModelFacts, SamplingDefaults
 from vsrv.errors import ConfigError, UserError
+from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate, load_template_source, tokenizer_config
 from vsrv.text.tokenizer import Tokenizer
 
@@ -51,12 +52,16 @@ def main(fd: int) -> int:
 
 
 def build_preparer(
-    folder: Path, chat_template: str | None, facts: ModelFacts, tokenizer: Tokenizer
+    folder: Path,
+    chat_template: str | None,
+    facts: ModelFacts,
+    tokenizer: Tokenizer,
+    checker: GrammarChecker | None = None,
 ) -> Preparer:
-    """A Preparer for a model folder. Raises ConfigError."""
+    """A Preparer for a model folder; with `checker` it prepares requests with grammars too. Raises ConfigError."""
     source = load_template_source(folder, chat_template)
     template = None if source is None else ChatTemplate(source, tokenizer_config(folder))
-    return Preparer(tokenizer, template, facts)
+    return Preparer(tokenizer, template, facts, checker)
 
 
 def facts_of(table: dict[str, Any]) -> ModelFacts:
@@ -69,7 +74,9 @@ def facts_of(table: dict[str, Any]) -> ModelFacts:
 
 def _build(settings: dict[str, Any]) -> Preparer:
     folder = Path(settings["folder"])
-    return build_preparer(folder, settings["chat_template"], facts_of(settings["facts"]), Tokenizer(folder))
+    tokenizer = Tokenizer(folder)
+    checker = GrammarChecker(folder, tokenizer.special)
+    return build_preparer(folder, settings["chat_template"], facts_of(settings["facts"]), tokenizer, checker)
 
 
 def _answer(preparer: Preparer | None, payload: bytes) -> tuple[int, bytes]:

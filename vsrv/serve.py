@@ -14,7 +14,6 @@ import resource
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from vsrv import boot
 from vsrv.config import ServeConfig, is_loopback, sampling_value
-from vsrv.errors import ConfigError, UserError
+from vsrv.errors import ConfigError, EngineError, UserError
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
-from vsrv.log import Log
+from vsrv.log import Log, complain
 from vsrv.options import SAMPLING
 from vsrv.systemd import Notifier, inherited_socket
 
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
 EXIT_CONFIG = 78
 _TICK_S = 1.0  # between two looks at certificates, state and the service manager
 _WARN_EVERY_S = 86400.0
+_HANDOVER_S = 0.5  # for requests on their way when the socket is handed over
+_PROBES = frozenset(("/livez", "/readyz", "/health", "/ping", "/metrics", "/version", "/load"))
 SPARE_FDS = 256  # beside the connections: engine, prepare child, model files, log
 Reread = Callable[[], ServeConfig]
 _DEMO_NAME = "demo"
@@ -69,7 +70,9 @@ def run(config: ServeConfig, reread: Reread | None = None) -> int:
     sock = given or _listen(config)
     _raise_file_limit(config.get("max-connections"))
     try:
-        return asyncio.run(Front(config, sock, Surroundings(tls, trusted, notifier, reread)).run())
+        return asyncio.run(
+            Front(config, sock, Surroundings(tls, trusted, notifier, reread, given is not None)).run()
+        )
     finally:
         sock.close()
         notifier.close()
@@ -183,6 +186,7 @@ class Surroundings:
     trusted: TrustedProxies
     notifier: Notifier
     reread: Reread | None = None
+    is_inherited: bool = False  # the socket is systemd's: connections may wait in it for the next server
 
 
 @dataclass(slots=True)
@@ -218,6 +222,7 @@ class Front:
         self._began = time.monotonic()
         self._signals = 0
         self._stop = asyncio.Event()
+        self._settled = asyncio.Event()  # loading has ended, well or not
         limits = Limits(
             max_head_bytes=config.get("h11-max-incomplete-event-size"),
             max_headers=config.get("h11-max-header-count"),
@@ -246,6 +251,8 @@ class Front:
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._log.event("info", f"listening on {self._address()}")
+        if self._tls is not None and self._tls.groups_unset:
+            self._log.event("info", f"TLS groups are not limited to Mozilla's: {self._tls.groups_unset}")
         ticking = loop.create_task(self._tick())
         loading = loop.create_task(self._load())
         stopped = loop.create_task(self._stop.wait())
@@ -258,6 +265,7 @@ class Front:
                 loading.cancel()
                 await asyncio.wait((loading,))
         finally:
+            self._settled.set()
             self._notifier.stopping("shutting down")
             await self._shut_down()
             ticking.cancel()
@@ -268,8 +276,11 @@ class Front:
         try:
             loading.result()
         except ConfigError as error:
-            print(f"vsrv: {error}", file=sys.stderr)
+            complain("error", str(error))
             return EXIT_CONFIG
+        except EngineError as error:
+            self._log.event("error", f"{error.message}; exiting with status 1")
+            return 1
         assert self._supervisor is not None
         self._notifier.ready("serving")
         watching = asyncio.get_running_loop().create_task(self._supervisor.run())
@@ -382,6 +393,10 @@ class Front:
     async def _shut_down(self) -> None:
         engine = self._engine
         if engine is not None and not engine.ended.is_set() and engine.ready is not None and self._signals:
+            if self._around.is_inherited:
+                # the socket waits for the next server; what has been sent on open connections is still served
+                self._server.stop_accepting()
+                await asyncio.sleep(_HANDOVER_S)
             engine.draining = True
             running = engine.num_streams
             if running:
@@ -416,7 +431,9 @@ class Front:
         from vsrv.supervisor import RestartPolicy, Supervisor
 
         self._engine = engine = EngineClient(config.get("engine-stall-timeout"), self._engine_line)
-        policy = RestartPolicy(config.get("engine-max-restarts"))
+        policy = RestartPolicy(
+            config.get("engine-max-restarts"), load_timeout_s=config.get("engine-load-timeout")
+        )
         self._supervisor = Supervisor(engine, config.engine(folder), policy, self._log.event)
         await engine.start(config.engine(folder))
         try:
@@ -428,9 +445,10 @@ class Front:
 
         self._prepare = PrepareClient(folder, config.get("chat-template"), 10.0, self._engine_line)
         await self._prepare.start()
-        await self._wait_for_engine(engine)
+        await self._wait_for_engine(engine, self._supervisor)
         assert engine.ready is not None
         self._loaded.app = app = await build(engine, self._prepare, self._log)
+        self._settled.set()
         self._reloads.append(functools.partial(_reload_keys, app))
         app.metrics.certificate_expiry = lambda: self.certificate_not_after
         self._supervisor.on_stall = app.metrics.engine_stalled
@@ -456,21 +474,22 @@ class Front:
         if engine.failure is not None:
             raise ConfigError(engine.failure)
 
-    async def _wait_for_engine(self, engine: EngineClient) -> None:
-        loop = asyncio.get_running_loop()
-        ready, ended = loop.create_task(engine.became_ready.wait()), loop.create_task(engine.ended.wait())
-        phase = ""
-        while not ready.done() and not ended.done():
-            await asyncio.wait((ready, ended), timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
-            if engine.loading.phase != phase:
-                phase = engine.loading.phase
-                self._log.event("info", f"loading: {phase} {engine.loading.detail}".rstrip())
-        ready.cancel()
-        if engine.ready is None:
-            raise ConfigError(
-                engine.failure or "the engine ended while it was loading; its messages are above"
-            )
-        ended.cancel()
+    async def _wait_for_engine(self, engine: EngineClient, supervisor: Supervisor) -> None:
+        """Raises ConfigError when it cannot load, EngineError when it came to a standstill."""
+        loaded, phase = asyncio.get_running_loop().create_task(supervisor.loaded()), ""
+        try:
+            while not loaded.done():
+                await asyncio.wait((loaded,), timeout=0.2)
+                if engine.loading.phase != phase:
+                    phase = engine.loading.phase
+                    self._log.event("info", f"loading: {phase} {engine.loading.detail}".rstrip())
+        finally:
+            loaded.cancel()
+        if loaded.result():
+            return
+        if supervisor.num_stalls:
+            raise EngineError("engine_stalled", supervisor.why_load_stalled())
+        raise ConfigError(engine.failure or "the engine ended while it was loading; its messages are above")
 
     def _engine_line(self, line: str) -> None:
         self._log.event("warning", line)
@@ -503,6 +522,11 @@ class Front:
     # requests
 
     async def _app(self, request: Request) -> Response | StreamingResponse:
+        if self._loaded.app is None and self._around.is_inherited and request.path not in _PROBES:
+            # nobody else could take it meanwhile: behind a socket unit a restart is a pause
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.get("queue-timeout") or None):
+                    await self._settled.wait()
         if self._loaded.app is not None:
             return await self._loaded.app(request)
         return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
@@ -661,9 +685,16 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
                 fingerprint=_fingerprint(config, folder),
                 created=int((folder / "config.json").stat().st_mtime),
+                root_path=get("root-path").rstrip("/"),
             ),
         )
         app.watch_keys()
+        if parts.keys.knows_certificates and not (get("ssl-ca-certs") and get("ssl-cert-reqs")):
+            log.event(
+                "warning",
+                f"{key_file} names client certificates, which nobody is asked for: "
+                "give --ssl-ca-certs and --ssl-cert-reqs 1 or 2",
+            )
         return app
 
     return finish

@@ -19,12 +19,13 @@ _MAX_PAUSE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """At most `max_restarts` within `window_s`; pauses double from `first_pause_s`."""
+    """At most `max_restarts` within `window_s`; pauses double from `first_pause_s`. `load_timeout_s` without progress end a load; 0: never."""
 
     max_restarts: int
     window_s: float = 600.0
     first_pause_s: float = 0.5
     poll_s: float = 0.5
+    load_timeout_s: float = 0.0
 
 
 def _ignored() -> None:
@@ -83,14 +84,33 @@ class Supervisor:
                 late, looked = loop.time() - looked > 2 * self._policy.poll_s + 1.0, loop.time()
                 # after a pause of our own process the engine's frames wait in the socket: they are read first
                 if not ended.done() and not late and engine.health().state == "stalled":
-                    await self._end_stalled()
+                    await self._end_stalled(engine.health().reason)
         finally:
             ended.cancel()
 
-    async def _end_stalled(self) -> None:
+    async def loaded(self) -> bool:
+        """Wait for a starting engine: True when it is ready, False when it has ended, also because it made no progress."""
+        engine, loop, limit_s = self._engine, asyncio.get_running_loop(), self._policy.load_timeout_s
+        ends = [loop.create_task(event.wait()) for event in (engine.became_ready, engine.ended)]
+        try:
+            while not any(task.done() for task in ends):
+                await asyncio.wait(ends, timeout=self._policy.poll_s, return_when=asyncio.FIRST_COMPLETED)
+                if limit_s and engine.loading_silence_s > limit_s and not any(task.done() for task in ends):
+                    await self._end_stalled(self.why_load_stalled())
+        finally:
+            for task in ends:
+                task.cancel()
+        return engine.ready is not None and not engine.ended.is_set()
+
+    def why_load_stalled(self) -> str:
+        """What is told of a load that was given up."""
+        phase, limit_s = self._engine.loading.phase, self._policy.load_timeout_s
+        return f"no progress for {limit_s:g} s while loading ({phase}; --engine-load-timeout)"
+
+    async def _end_stalled(self, reason: str) -> None:
         self.num_stalls += 1
         self.on_stall()
-        self._log("error", f"{self._engine.health().reason}: the stacks of engine and front follow")
+        self._log("error", f"{reason}: the stacks of engine and front follow")
         self._engine.dump_stacks()
         faulthandler.dump_traceback(sys.stderr, all_threads=True)
         await asyncio.sleep(_DUMP_S)
@@ -109,14 +129,7 @@ class Supervisor:
         except OSError as error:  # no memory or no process number left: that counts as a try
             self._log("error", f"the engine cannot be started: {error.strerror}")
             return
-        loop = asyncio.get_running_loop()
-        ends = [loop.create_task(event.wait()) for event in (engine.became_ready, engine.ended)]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in ends:
-                task.cancel()
-        if engine.ready is not None and not engine.ended.is_set():
+        if await self.loaded():
             engine.restarting = ""
             self._log("warning", f"the engine is ready again after {time.monotonic() - began:.1f} s")
 

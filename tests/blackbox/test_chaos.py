@@ -546,11 +546,7 @@ def test_slowloris(chaotic: Begin, mode: str) -> None:
 
 @pytest.mark.slow
 def test_sslyze_finds_nothing(tmp_path: Path) -> None:
-    """Mozilla's intermediate profile. `VSRV_SSLYZE` names a Python that has sslyze: `python3 -m venv v && v/bin/pip install sslyze`.
-
-    One deviation is known: OpenSSL's default groups include X448 and P-521, and Python before 3.15 can choose one group or all. One alone
-    would cost most clients a further round trip, or lose the hybrid post-quantum group of newer OpenSSLs.
-    """
+    """Mozilla's intermediate profile. `VSRV_SSLYZE` names a Python that has sslyze: `python3 -m venv v && v/bin/pip install sslyze`."""
     python = os.environ.get("VSRV_SSLYZE")
     if not python:
         pytest.skip("VSRV_SSLYZE is not set")
@@ -573,7 +569,7 @@ def test_sslyze_finds_nothing(tmp_path: Path) -> None:
     _, found, verdict = done.stdout.partition("COMPLIANCE AGAINST TLS CONFIGURATION")
     faults = [line.strip() for line in verdict.splitlines() if line.strip().startswith("* ")]
     print(f"sslyze, Mozilla intermediate: {faults}")
-    assert found and all(fault.startswith("* tls_curves:") for fault in faults)
+    assert found and not faults
 
 
 @pytest.mark.slow

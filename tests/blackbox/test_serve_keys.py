@@ -99,13 +99,16 @@ def test_a_hangup_takes_what_is_right_and_keeps_what_is_broken(tmp_path: Path) -
     first = keys(file, "new", "--id", "first")
     made = make(CertificateWish(tmp_path / "certs"))
     config.write_text('log-level = "info"\n')
+    own = make(CertificateWish(tmp_path / "certs", client="billing"))
+    keys(file, "new", "--id", "bill", "--tenant", "acme", "--client-cert", "CN=billing")
     tls = ("--ssl-certfile", str(made.certificate), "--ssl-keyfile", str(made.key))
+    tls += ("--ssl-ca-certs", str(made.ca), "--ssl-cert-reqs", "1")
     server = start("--config", str(config), "--api-key-file", str(file), *tls, "--no-enable-ssl-refresh")
     context = ssl.create_default_context(cafile=str(made.ca))
 
-    def status_of(key: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPSConnection("localhost", server.port, context=context, timeout=10)
-        connection.request("GET", "/v1/models", headers={"x-api-key": key})
+    def status_of(key: str, shown: ssl.SSLContext = context) -> tuple[int, bytes]:
+        connection = http.client.HTTPSConnection("localhost", server.port, context=shown, timeout=10)
+        connection.request("GET", "/v1/models", headers={"x-api-key": key} if key else {})
         assert isinstance(connection.sock, ssl.SSLSocket)
         seen = connection.sock.getpeercert(True)
         status = connection.getresponse().status
@@ -127,6 +130,10 @@ def test_a_hangup_takes_what_is_right_and_keeps_what_is_broken(tmp_path: Path) -
     try:
         wait_until(is_ready, READY_S)
         old = status_of(first)[1]
+        with_certificate = ssl.create_default_context(cafile=str(made.ca))
+        with_certificate.load_cert_chain(own.certificate, own.key)
+        assert status_of("", with_certificate)[0] == 200 and status_of("")[0] == 401
+        assert " key_id=bill " in server.log() and " tenant=acme " in server.log()
         file.write_text("[[keys]\n")
         config.write_text('log-level = "warning"\n')
         make(CertificateWish(tmp_path / "certs", force=True))

@@ -109,6 +109,9 @@ def test_a_life_of_requests(worker: Worker) -> None:
     assert isinstance(failed, Failed) and failed.code == "invalid_token_id"
     beat = worker.until(Beat)
     assert isinstance(beat, Beat) and beat.step > 0 and beat.counters["generation_tokens"] >= 5
+    assert sum(beat.iteration_tokens) == beat.step
+    # every token but a sequence's last one goes through a step
+    assert beat.counters["computed_tokens"] >= beat.counters["generation_tokens"]
 
 
 def test_a_front_that_does_not_read_loses_nothing(worker: Worker) -> None:

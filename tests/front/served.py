@@ -43,6 +43,7 @@ from vsrv.messages import (
     TokenOutput,
 )
 from vsrv.metrics import Metrics
+from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
@@ -222,7 +223,8 @@ class Site:
         self.engine = ScriptedEngine(self.tokenizer)
         facts = replace(ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2), **setup.facts)
         metrics = Metrics("m", setup.policy.metrics_need_key)
-        preparer = Preparer(self.tokenizer, ChatTemplate(setup.template, {}), facts)
+        checker = GrammarChecker(folder, self.tokenizer.special)
+        preparer = Preparer(self.tokenizer, ChatTemplate(setup.template, {}), facts, checker)
         self.admission = Admission(setup.limits, metrics, setup.room)
         log = Log("debug", setup.log_format, _Lines(self.lines))  # type: ignore[arg-type]
         parts = Parts(

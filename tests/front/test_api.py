@@ -312,16 +312,16 @@ REFUSALS: list[tuple[str, Any, int, str, str | None]] = [
     ("chat/completions", {"messages": HELLO, "tools": [{}]}, 400, "unsupported_parameter", "tools"),
     (
         "chat/completions",
-        {"messages": HELLO, "response_format": {"type": "json_object"}},
+        {"messages": HELLO, "response_format": {"type": "xml"}},
         400,
-        "unsupported_parameter",
-        "response_format",
+        "invalid_value",
+        "response_format.type",
     ),
     (
         "chat/completions",
-        {"messages": HELLO, "guided_regex": "a"},
+        {"messages": HELLO, "guided_regex": "a", "guided_json": {}},
         400,
-        "unsupported_parameter",
+        "invalid_value",
         "guided_regex",
     ),
     (
@@ -374,6 +374,13 @@ REFUSALS: list[tuple[str, Any, int, str, str | None]] = [
         "use_beam_search",
     ),
     ("completions", {"prompt": "x", "best_of": 3}, 400, "unsupported_parameter", "best_of"),
+    (
+        "completions",
+        {"prompt": "x", "repetition_penalty": 5e-324},
+        400,
+        "invalid_value",
+        "repetition_penalty",
+    ),
     ("completions", {"prompt": "x", "bad_words": [""]}, 400, "invalid_value", "bad_words"),
     ("completions", {"prompt": "x", "cache_salt": ""}, 400, "invalid_value", "cache_salt"),
 ]

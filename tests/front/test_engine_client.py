@@ -278,6 +278,24 @@ def test_a_stalled_engine_shows_its_stacks_and_is_replaced(play: Play) -> None:
     assert any("engine.py" in line and "in <module>" in line for line in lines), lines
 
 
+def test_a_load_that_makes_no_progress_is_ended_with_its_stacks(play: Play) -> None:
+    async def scenario(client: EngineClient) -> None:
+        logged: list[str] = []
+        policy = RestartPolicy(1, poll_s=0.05, load_timeout_s=0.5)
+        supervisor = Supervisor(client, EngineConfig("m"), policy, lambda level, text: logged.append(text))
+        assert not await asyncio.wait_for(supervisor.loaded(), 20)
+        assert client.ended.is_set() and supervisor.num_stalls == 1
+        assert len(logged) == 1 and "no progress for 0.5 s while loading (weights;" in logged[0]
+
+    script = """
+    import faulthandler; faulthandler.register(signal.SIGUSR2)
+    for tenth in range(10): send(Loading("weights", tenth / 10)); time.sleep(0.1)  # slow, but it goes on
+    time.sleep(1000)
+    """
+    lines = play(script, scenario, ready=False)
+    assert any("engine.py" in line and "in <module>" in line for line in lines), lines
+
+
 def test_a_restart_that_gets_no_process_is_tried_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(client: EngineClient) -> None:
         _, watching, logged = await supervised(client, RestartPolicy(2, first_pause_s=0.05, poll_s=0.05))

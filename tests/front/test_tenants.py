@@ -313,6 +313,43 @@ def test_bodies_in_memory_are_bounded(folder: Path) -> None:
         assert site.request("POST", "/v1/completions", PROMPT)[0] == 200
 
 
+def test_chunked_bodies_count_as_they_arrive(folder: Path) -> None:
+    """Many small ones of unknown length fit; one that grows beyond the bound is refused while it arrives."""
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running(folder, limits=AdmissionLimits(100, 10_000, max_queued_bytes=290_000)) as site:
+        ends = [
+            site.clients.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=5))
+            for _ in range(4)
+        ]
+        for end in ends:
+            end.sendall(head)
+        until(lambda: site.admission.bytes == 4 * 65536)
+        ends[0].sendall(b"186a0\r\n" + b" " * 100_000)
+        assert answer(ends[0])[0] == 503
+        ends[0].close()
+        until(lambda: site.admission.bytes == 3 * 65536)
+        ends[1].sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(orjson.dumps(PROMPT)), orjson.dumps(PROMPT)))
+        assert answer(ends[1])[0] == 200
+        until(lambda: site.admission.bytes == 2 * 65536)
+        for end in ends:
+            end.close()
+        until(lambda: site.admission.bytes == 0)
+
+
+def test_a_request_that_the_server_refuses_is_not_the_callers_use(folder: Path, tmp_path: Path) -> None:
+    keys = keyed(record("a", limits=RateLimits(requests_per_minute=2)), path=tmp_path / "k.toml")
+    site_limits = AdmissionLimits(100, 10_000, max_queued_bytes=40)
+    with running(folder, key_file=keys, limits=site_limits) as site:
+        held = site.admission.hold(33)
+        for _ in range(3):
+            status, headers, _ = site.request("POST", "/v1/completions", PROMPT, {"x-api-key": "secret-of-a"})
+            assert status == 503 and headers["x-ratelimit-remaining-requests"] == "2"
+        held.close()
+        site.admission._limits = AdmissionLimits(100, 10_000)
+        raw = client(site, "secret-of-a").completions.with_raw_response.create(model="m", **PROMPT)
+        assert raw.headers["x-ratelimit-remaining-requests"] == "1"
+
+
 @pytest.mark.parametrize("keep_alive_s, stream", [(30.0, False), (30.0, True), (0.0, True)])
 def test_queue_timeout_has_its_status_as_long_as_nothing_was_sent(
     folder: Path, keep_alive_s: float, stream: bool

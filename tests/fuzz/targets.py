@@ -21,6 +21,7 @@ from vsrv.http.guard import ChunkScanner
 from vsrv.http.values import Limits
 from vsrv.keyfile import parse
 from vsrv.messages import Abort, Failed, FrameReader, Stop, encode
+from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
@@ -101,6 +102,11 @@ def request(data: bytes) -> None:
 
 
 @cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
+
+
+@cache
 def preparer() -> Preparer:
     """Of a tokenizer of bytes and a small template."""
     import tokenizers
@@ -113,11 +119,11 @@ def preparer() -> Preparer:
         special_tokens=["<|im_start|>", "<|im_end|>"], initial_alphabet=alphabet, show_progress=False
     )
     made.train_from_iterator([], trainer)
-    with tempfile.TemporaryDirectory() as folder:
-        made.save(f"{folder}/tokenizer.json")
-        tokenizer = Tokenizer(Path(folder))
+    folder = Path(_folder().name)
+    made.save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer(folder)
     facts = ModelFacts(("m",), 200, tokenizer.vocab_size, 20, 2)
-    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts)
+    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.special))
 
 
 def key_file(data: bytes) -> None:

@@ -8,6 +8,8 @@ import os
 import shutil
 import ssl
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from vsrv import cli
 from vsrv.certificates import CertificateWish, MadeFiles, make
 from vsrv.errors import ConfigError
 from vsrv.http.tls import TlsFiles, TlsKeeper
+from vsrv.http.values import PeerCertificate, Request, Response
 
 
 def made(folder: Path, **wish: object) -> MadeFiles:
@@ -105,6 +108,63 @@ def test_client_certificates(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
+def test_names_of_a_client_certificate(tmp_path: Path) -> None:
+    """The expected names are written down from what the certificate was built with; the fingerprint is cryptography's."""
+    pair = made(tmp_path / "a")
+    key = serialization.load_pem_private_key((tmp_path / "a" / "ca.key").read_bytes(), None)
+    authority = x509.load_pem_x509_certificate(pair.ca.read_bytes())
+    seen: list[PeerCertificate | None] = []
+
+    async def app(request: Request) -> Response:
+        seen.append(request.certificate)
+        return Response(200, [], b"ok")
+
+    def signed(stem: str, common: list[str], alternatives: list[x509.GeneralName]) -> MadeFiles:
+        own = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.now(datetime.UTC)
+        built = x509.CertificateBuilder().issuer_name(authority.subject).public_key(own.public_key())
+        built = built.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n) for n in common]))
+        built = built.serial_number(7).not_valid_before(now - datetime.timedelta(days=1))
+        built = built.not_valid_after(now + datetime.timedelta(days=1))
+        if alternatives:
+            built = built.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        files = MadeFiles(pair.ca, tmp_path / f"{stem}.pem", tmp_path / f"{stem}.key", False)
+        certificate = built.sign(key, hashes.SHA256())
+        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files.key.write_bytes(
+            own.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        prints.append("SHA256:" + certificate.fingerprint(hashes.SHA256()).hex())
+        return files
+
+    prints: list[str] = []
+    several: list[x509.GeneralName] = [
+        x509.DNSName("Billing.acme"),
+        x509.UniformResourceIdentifier("spiffe://acme/billing"),
+        x509.RFC822Name("bill@acme.example"),
+    ]
+    rich, plain = signed("rich", ["billing"], several), signed("plain", ["one", "two"], [])
+
+    async def check() -> None:
+        optional = files_of(pair, ca_certs=str(pair.ca), cert_reqs=1)
+        async with Served(app, tls=TlsKeeper(optional).context) as served:
+            for shown in (rich, plain, None):
+                await asked(served.port, client(pair.ca, shown))
+
+    asyncio.run(check())
+    first = (
+        prints[0],
+        "URI:spiffe://acme/billing",
+        "email:bill@acme.example",
+        "DNS:billing.acme",
+        "CN=billing",
+    )
+    assert seen == [PeerCertificate(first), PeerCertificate((prints[1],)), None]
+
+
 @pytest.mark.parametrize(
     "suite", ["AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "AES256-GCM-SHA384"]
 )
@@ -121,6 +181,63 @@ def test_only_ephemeral_aead_suites(tmp_path: Path, suite: str) -> None:
                 await asked(served.port, context)
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    "configured, served",
+    [
+        (None, ["X25519", "prime256v1", "secp384r1"]),
+        ("Groups = secp521r1", ["secp521r1"]),  # what the host's administrator chose stays
+    ],
+)
+def test_groups_of_the_key_exchange(tmp_path: Path, configured: str | None, served: list[str]) -> None:
+    """Mozilla's intermediate list. In a process of its own, since OpenSSL's configuration holds for a whole process."""
+    pair = made(tmp_path)
+    host = tmp_path / "openssl.cnf"
+    host.write_text(
+        f"openssl_conf = m\n[m]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\n{configured}\n"
+        if configured
+        else "\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", _HANDSHAKES, str(pair.certificate), str(pair.key), str(pair.ca)],
+        env={**os.environ, "OPENSSL_CONF": str(host)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == served, done.stderr
+
+
+_HANDSHAKES = """
+import ssl, sys
+from vsrv.http.tls import TlsFiles, TlsKeeper
+keeper = TlsKeeper(TlsFiles(*sys.argv[1:3]))
+for group in ("X25519", "prime256v1", "secp384r1", "secp521r1", "X448"):
+    client = ssl.create_default_context(cafile=sys.argv[3])
+    try:
+        client.set_ecdh_curve(group)
+    except ValueError:
+        continue  # a build of OpenSSL without it
+    pipes = [ssl.MemoryBIO() for _ in range(4)]
+    ours = keeper.context.wrap_bio(pipes[0], pipes[1], server_side=True)
+    theirs = client.wrap_bio(pipes[2], pipes[3], server_hostname="localhost")
+    finished = set()
+    try:
+        for _ in range(4):
+            for end in (theirs, ours):
+                try:
+                    end.do_handshake()
+                    finished.add(end)
+                except ssl.SSLWantReadError:
+                    pass  # the other end's turn
+                pipes[0].write(pipes[3].read())
+                pipes[2].write(pipes[1].read())
+    except ssl.SSLError:
+        continue
+    if len(finished) == 2:
+        print(group)
+"""
 
 
 def settled(keeper: TlsKeeper) -> bool:

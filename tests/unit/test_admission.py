@@ -213,3 +213,22 @@ def test_bytes_are_held_and_given_back() -> None:
     for hold in (large, small, large):
         hold.close()
     assert desk.admission.bytes == 0
+
+
+def test_a_body_of_unknown_length_counts_as_it_grows() -> None:
+    desk = Desk(max_queued_bytes=100)
+    growing = desk.admission.hold(10)
+    growing.grow(5)
+    assert desk.admission.bytes == 10
+    growing.grow(500)  # nobody else is there
+    assert desk.admission.bytes == 500
+    growing.resize(60)
+    other = desk.admission.hold(10)
+    growing.grow(90)
+    with pytest.raises(UserError) as error:
+        growing.grow(91)
+    assert (error.value.status, error.value.code) == (503, "server_overloaded")
+    growing.close()
+    other.grow(200)
+    other.close()
+    assert desk.admission.bytes == 0 and desk.rejections("max_num_queued_bytes") == 1

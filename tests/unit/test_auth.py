@@ -17,7 +17,7 @@ from vsrv.api import auth
 from vsrv.api.auth import ANYBODY, Caller, KeyPolicy, Keys, presented
 from vsrv.errors import ConfigError, UserError
 from vsrv.http.route import AuthClass
-from vsrv.http.values import Headers
+from vsrv.http.values import Headers, PeerCertificate
 from vsrv.keyfile import RateLimits, hashed
 
 INFERENCE = AuthClass.INFERENCE
@@ -254,3 +254,60 @@ def test_any_header_is_the_key_or_401(text: str, name: str, scheme: str) -> None
         assert error.message == FIXED_TEXT  # nothing of what was sent comes back
     else:
         assert caller.key_id and presented(headers) == "right-key"
+
+
+PRINT = "SHA256:" + "ab" * 32
+FRIEND = PeerCertificate((PRINT, "URI:spiffe://acme/billing", "DNS:billing.acme", "CN=billing"))
+STRANGER = PeerCertificate(("SHA256:" + "cd" * 32, "CN=billing.acme"))
+
+
+def certificate_keys(tmp_path: Path, *entries: dict[str, Any]) -> Keys:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": [*entries, {"id": "k", "hash": hashed("key-k")}]}))
+    return Keys((), b"s", path, clock=lambda: NOON)
+
+
+def known_as(keys: Keys, key: str, certificate: PeerCertificate | None) -> str:
+    """The caller's key id, or the code of the refusal."""
+    headers = bearer(key) if key else Headers([])
+    try:
+        return str(run(keys.identify(headers, INFERENCE, certificate)).key_id)
+    except UserError as error:
+        return error.code
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CN=billing", "URI:spiffe://acme/billing", "DNS:Billing.ACME", PRINT, "sha256:" + ":".join(["AB"] * 32)],
+)
+def test_a_client_certificate_stands_for_a_key(tmp_path: Path, name: str) -> None:
+    """The last form is what `openssl x509 -fingerprint -sha256` prints."""
+    entry_ = {"id": "bill", "client_cert": name, "tenant": "acme", "limits": {"max_concurrent": 3}}
+    keys = certificate_keys(tmp_path, entry_)
+    caller = run(keys.identify(Headers([]), INFERENCE, FRIEND))
+    assert (caller.key_id, caller.tenant, caller.key_limits.max_concurrent) == ("bill", "acme", 3)
+    assert known_as(keys, "", STRANGER) == known_as(keys, "", None) == "invalid_api_key"
+    # what is sent decides: a proxy's certificate does not stand for its callers, and a wrong key is not passed over
+    assert known_as(keys, "key-k", FRIEND) == "k" and known_as(keys, "wrong", FRIEND) == "invalid_api_key"
+    # the word that clients send because theirs insists on one is no key
+    assert known_as(keys, "EMPTY", FRIEND) == "bill" and known_as(keys, "EMPTY", None) == "invalid_api_key"
+
+
+def test_a_key_may_be_bound_to_a_certificate(tmp_path: Path) -> None:
+    keys = certificate_keys(tmp_path, {"id": "b", "hash": hashed("key-b"), "client_cert": "CN=billing"})
+    assert known_as(keys, "key-b", FRIEND) == "b"
+    for certificate in (STRANGER, None):
+        assert known_as(keys, "key-b", certificate) == "client_certificate_required"
+    assert known_as(keys, "", FRIEND) == "invalid_api_key", "half of what is needed"
+
+
+def test_the_most_specific_entry_of_a_certificate_decides(tmp_path: Path) -> None:
+    """A lost certificate is shut out by its fingerprint while its successor with the same name goes on."""
+    lost = {"id": "lost", "client_cert": PRINT, "revoked": True}
+    keys = certificate_keys(tmp_path, {"id": "all", "client_cert": "CN=billing"}, lost)
+    assert known_as(keys, "", FRIEND) == "invalid_api_key"
+    assert known_as(keys, "", PeerCertificate(("SHA256:" + "ef" * 32, "CN=billing"))) == "all"
+    old = {"id": "old", "client_cert": "CN=billing", "expires": "2026-01-01T00:00:00Z"}
+    assert known_as(certificate_keys(tmp_path, old), "", FRIEND) == "expired_api_key"
+    narrow = {"id": "n", "client_cert": "CN=billing", "scopes": ["metrics"]}
+    assert known_as(certificate_keys(tmp_path, narrow), "", FRIEND) == "insufficient_scope"

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsrv import cli, keys
+from vsrv import certificates, cli, keys
 from vsrv.errors import ConfigError
 from vsrv.keyfile import (
     KeyFile,
@@ -75,6 +77,19 @@ def entry(**changes: Any) -> bytes:
 
 
 REFUSED: list[tuple[bytes, str]] = [
+    (b'{"keys": [{"id": "a"}]}', "key a: hash must be"),
+    (b'{"keys": [{"id": "a", "hash": "", "client_cert": "CN=x"}]}', "key a: hash must be"),
+    (b'{"keys": [{"id": "a", "client_cert": ""}]}', "key a: client_cert must be"),
+    (b'{"keys": [{"id": "a", "client_cert": "CN="}]}', "key a: client_cert must be"),
+    (b'{"keys": [{"id": "a", "client_cert": "CN= x"}]}', "key a: client_cert must be"),
+    (b'{"keys": [{"id": "a", "client_cert": "O=x"}]}', "key a: client_cert must be"),
+    (b'{"keys": [{"id": "a", "client_cert": "SHA256:abcd"}]}', "key a: client_cert must be"),
+    (b'{"keys": [{"id": "a", "client_cert": "CN=a\\u0000b"}]}', "key a: client_cert must be"),
+    (b'{"keys": [{"id": "a", "client_cert": 1}]}', "key a: client_cert must be"),
+    (
+        b'{"keys": [{"id": "a", "client_cert": "CN=x"}, {"id": "b", "client_cert": "CN=x"}]}',
+        "another one has the client_cert CN=x",
+    ),
     (b"\xff", "not valid JSON"),
     (b"[]", "expected a table"),
     (b"[" * 100_000, "not valid JSON"),
@@ -178,6 +193,7 @@ records = st.builds(
     st.booleans(),
     moments,
     texts,
+    st.sampled_from(["", "CN=Müller & Söhne", "URI:spiffe://a/b", "SHA256:" + "0f" * 32]),
 )
 files = st.builds(
     lambda keys, tenants: KeyFile(tuple(keys), tenants),
@@ -342,3 +358,34 @@ def test_a_link_is_followed_and_not_replaced(tmp_path: Path) -> None:
     link.symlink_to(real)
     write_key_file(link, parse(WHOLE.encode()))
     assert link.is_symlink() and len(read_key_file(real).keys) == 2
+
+
+def test_entries_for_client_certificates(
+    path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["keys", "new", "--id", "bill", "--client-cert", "CN=billing", "--tenant", "acme"]) == 0
+    assert capsys.readouterr().out == "", "there is no key to show"
+    assert cli.main(["keys", "new", "--id", "both", "--client-cert", "CN=billing", "--bound"]) == 0
+    key = capsys.readouterr().out.strip()
+    made = certificates.make(certificates.CertificateWish(tmp_path / "c", client="x"))
+    assert cli.main(["keys", "new", "--id", "print", "--client-cert", str(made.certificate)]) == 0
+    first, second, third = read_key_file(path).keys
+    assert (first.hash, first.client_cert, first.tenant) == ("", "CN=billing", "acme")
+    assert matches(key, second.hash) and second.client_cert == "CN=billing"
+    print_ = x509.load_pem_x509_certificate(made.certificate.read_bytes()).fingerprint(hashes.SHA256()).hex()
+    assert (third.hash, third.client_cert) == ("", f"SHA256:{print_}")
+    before = path.read_bytes()
+    for words in (
+        ["new", "--client-cert", "CN=billing"],
+        ["new", "--client-cert", "billing"],
+        ["new", "--bound"],
+        ["new", "--client-cert", str(path)],
+        ["rotate", "bill"],
+    ):
+        assert cli.main(["keys", *words]) == cli.EXIT_CONFIG
+    assert path.read_bytes() == before
+    assert cli.main(["keys", "rotate", "both"]) == 0
+    assert read_key_file(path).keys[-1].client_cert == "CN=billing"
+    capsys.readouterr()
+    assert cli.main(["keys", "list"]) == 0
+    assert "CN=billing" in capsys.readouterr().out

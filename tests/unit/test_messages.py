@@ -56,7 +56,7 @@ FRAMES: list[Frame] = [
         )
     ),
     Step(()),
-    Beat(7, 1, 2, 0.25, {"prompt_tokens": 3.0}),
+    Beat(7, 1, 2, 0.25, {"prompt_tokens": 3.0}, (1, 0, 2)),
     Failed(3, "engine_error", "bad"),
     Stop(),
 ]

@@ -15,6 +15,7 @@ from served import TEMPLATE, save_tokenizer
 from vsrv.api.prepare import Prepared, Preparer
 from vsrv.api.schema import ModelFacts
 from vsrv.errors import UserError
+from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
@@ -51,7 +52,7 @@ def preparer(tmp_path_factory: pytest.TempPathFactory) -> Preparer:
     save_tokenizer(folder)
     tokenizer = Tokenizer(folder)
     facts = ModelFacts(("m",), 200, tokenizer.vocab_size, 20, 2)
-    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts)
+    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.special))
 
 
 def check(preparer: Preparer, dialect: str, body: bytes) -> Prepared | None:

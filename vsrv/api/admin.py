@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import orjson
 
 import vsrv
 from vsrv.api.fields import Fields, invalid, parse_object
 from vsrv.api.intake import Intake
+from vsrv.api.openapi import Access, document
 from vsrv.api.parts import ApiOptions, Parts
-from vsrv.api.rendering import json_response
+from vsrv.api.rendering import JSON_HEADERS, json_response
 from vsrv.api.schema import check_model, request_fields
 from vsrv.engine_client import EngineClient
 from vsrv.errors import UserError
@@ -20,12 +22,16 @@ from vsrv.metrics import QueueState
 
 
 class Admin:
-    """Owns no state of its own; `scrape` is the one route that can stand on a port of its own."""
+    """`scrape` is the one route that can stand on a port of its own; `listed` gives the routes that /openapi.json tells of."""
 
-    def __init__(self, parts: Parts, options: ApiOptions, intake: Intake) -> None:
+    def __init__(
+        self, parts: Parts, options: ApiOptions, intake: Intake, listed: Callable[[], tuple[Route, ...]]
+    ) -> None:
         self._parts = parts
         self._options = options
         self._intake = intake
+        self._listed = listed
+        self._document = b""
         self.scrape = Route(("GET",), "/metrics", AuthClass.METRICS, self._metrics)
 
     def routes(self) -> tuple[Route, ...]:
@@ -37,6 +43,7 @@ class Admin:
             Route(("GET",), "/load", AuthClass.PROBE, self._load),
             Route(("GET",), "/version", AuthClass.PUBLIC, self._version),
             *(() if self._options.metrics_on_own_port else (self.scrape,)),
+            Route(("GET",), "/openapi.json", AuthClass.INFERENCE, self._openapi),
             Route(("GET",), "/v1/models", AuthClass.INFERENCE, self._models),
             Route(("GET",), "/v1/models/{model:path}", AuthClass.INFERENCE, self._model),
             Route(("POST",), "/tokenize", AuthClass.INFERENCE, self._tokenize),
@@ -54,6 +61,13 @@ class Admin:
 
     async def _version(self, request: Request, placeholders: dict[str, str]) -> Response:
         return json_response({"version": vsrv.__version__})
+
+    async def _openapi(self, request: Request, placeholders: dict[str, str]) -> Response:
+        if not self._document:
+            keys = self._parts.keys
+            access = Access(keys.required, keys.required_for_metrics)
+            self._document = document(self._listed(), self._parts.facts, access, self._options.root_path)
+        return Response(200, list(JSON_HEADERS), self._document)
 
     async def _metrics(self, request: Request, placeholders: dict[str, str]) -> Response:
         if not self._options.metrics_enabled:
@@ -120,7 +134,7 @@ def health_response(engine: EngineClient) -> Response:
     """200 with an empty body as vLLM answers, or 503 with the reason."""
     health = engine.health()
     if health.state == "ready":
-        return Response(200, [("content-type", "application/json")], b"")
+        return Response(200)
     body = orjson.dumps(
         {"status": health.state, "reason": health.reason, "phase": health.phase, "fraction": health.fraction}
     )

@@ -78,6 +78,12 @@ class Hold:
         self._admission.bytes += size - self._size
         self._size = size
 
+    def grow(self, size: int) -> None:
+        """At least `size` bytes have arrived. Raises UserError 503 when that is too much with what the others have."""
+        if size > self._size:
+            self._admission.check_bytes(size - self._size, own=self._size)
+            self.resize(size)
+
     def close(self) -> None:
         self.resize(0)
 
@@ -190,11 +196,15 @@ class Admission:
 
     def hold(self, size: int) -> Hold:
         """Before a body of `size` bytes is read. Raises UserError 503 when the bodies of those that wait take too much memory."""
-        if self.bytes and self.bytes + size > self._limits.max_queued_bytes:
-            raise self._overloaded("max_num_queued_bytes")
+        self.check_bytes(size)
         hold = Hold(self)
         hold.resize(size)
         return hold
+
+    def check_bytes(self, more: int, own: int = 0) -> None:
+        """Whether `more` bytes may be held by one who holds `own`; a lone one may in any case. Raises UserError 503."""
+        if self.bytes > own and self.bytes + more > self._limits.max_queued_bytes:
+            raise self._overloaded("max_num_queued_bytes")
 
     def enter(self, caller: Caller, sizes: Sequence[Size], priority: int) -> list[Seat]:
         """Seats for all sequences of a request, in the queue or granted already. Raises UserError 503, with nothing taken."""

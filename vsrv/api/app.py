@@ -26,7 +26,7 @@ class App:
         self._parts = parts
         self._options = options
         self._intake = Intake(parts, options)
-        admin = Admin(parts, options, self._intake)
+        admin = Admin(parts, options, self._intake, lambda: self.routes)
         self._scrape_router = Router((admin.scrape,))
         groups = (admin, Generating(parts, options, self._intake), Embedding(parts, options, self._intake))
         self._router = Router(tuple(route for group in groups for route in group.routes()))
@@ -75,6 +75,8 @@ class App:
             response = await self._route(request, trace, router)
         except UserError as error:
             trace.error = error.code
+            if error.status == 503 and trace.lease is not None:
+                trace.lease.refund()
             response = trace.error_body(error, request.id)
             if error.status == 405 and error.param:
                 response.headers.append(("allow", error.param))
@@ -102,7 +104,9 @@ class App:
         route, placeholders, allowed = router.find(request.method, request.path)
         if route is None:
             # without a key, nobody learns which paths exist
-            trace.caller = await self._parts.keys.identify(request.headers, AuthClass.INFERENCE)
+            trace.caller = await self._parts.keys.identify(
+                request.headers, AuthClass.INFERENCE, request.certificate
+            )
             if allowed and request.method == "OPTIONS":
                 return Response(204, [("allow", ", ".join(allowed))])
             if allowed:
@@ -116,7 +120,7 @@ class App:
             raise UserError(404, "not_found", f"no such path: {request.path[:200]}")
         trace.route = route.pattern
         trace.error_body = self._error_bodies.get(route.pattern, error_response)
-        trace.caller = await self._parts.keys.identify(request.headers, route.auth)
+        trace.caller = await self._parts.keys.identify(request.headers, route.auth, request.certificate)
         self._intake.traces[request] = trace
         try:
             return await route.call(request, placeholders)

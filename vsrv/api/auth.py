@@ -2,6 +2,9 @@
 
 A key of full entropy has a SHA-256 hash and is compared with all of them. A key that a person chose has a scrypt hash; it is found by the id
 that it starts with, so that a wrong key costs one derivation at most, and that runs in a thread.
+
+A verified client certificate whose name is in the key file stands for a key. A key that is sent decides all the same: a proxy shows its own
+certificate and passes the keys of many. An entry with both takes the key with that certificate only (as RFC 8705 binds tokens).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 
 from vsrv.errors import ConfigError, UserError
 from vsrv.http.route import AuthClass
-from vsrv.http.values import Headers
+from vsrv.http.values import Headers, PeerCertificate
 from vsrv.keyfile import (
     NO_LIMITS,
     KeyFile,
@@ -38,6 +41,7 @@ _MAX_VERIFIED = 4096  # digests of scrypt keys that were right, so that only the
 _MAX_DERIVATIONS = 4  # at once and waiting; each takes 16 MiB and 40 ms
 _WATCH_INTERVAL_S = 2.0
 _OPTION_SCOPES = ("inference", "metrics")
+_PLACEHOLDER = "EMPTY"  # vLLM's manual tells clients that insist on a key to send this one
 _NEEDED = {AuthClass.INFERENCE: "inference", AuthClass.METRICS: "metrics", AuthClass.ADMIN: "admin"}
 
 
@@ -78,6 +82,7 @@ class _Table:
     loaded: KeyFile
     digests: tuple[tuple[bytes, KeyRecord], ...]
     slow: Mapping[str, KeyRecord]
+    by_certificate: Mapping[str, KeyRecord]
     lone_key: bool
 
 
@@ -117,17 +122,36 @@ class Keys:
         """Whether a key must be sent. An empty key file lets nobody in rather than everybody."""
         return bool(self._given) or self._path is not None
 
-    async def identify(self, headers: Headers, auth: AuthClass) -> Caller:
+    @property
+    def knows_certificates(self) -> bool:
+        """Whether the key file has entries that only a client certificate can satisfy."""
+        return any(key.client_cert for key in self._table.loaded.keys)
+
+    @property
+    def required_for_metrics(self) -> bool:
+        return self.required and self._policy.metrics_need_key
+
+    async def identify(
+        self, headers: Headers, auth: AuthClass, certificate: PeerCertificate | None = None
+    ) -> Caller:
         """Who sent a request. Raises UserError 401 where a key is needed and missing or wrong, 403 when it lacks the scope."""
         scope = _NEEDED.get(auth)
         if not self.required or scope is None or (scope == "metrics" and not self._policy.metrics_need_key):
             return ANYBODY
-        record = await self._find(presented(headers))
+        names = () if certificate is None else certificate.names
+        key = presented(headers)
+        by_name = (self._table.by_certificate.get(name) for name in names)
+        record = next((found for found in by_name if found), None)
+        if key and (record is None or key != _PLACEHOLDER):
+            record = await self._find(key)
         state = None if record is None else record.state(datetime.fromtimestamp(self._clock(), UTC))
         if record is None or state == "revoked":  # a revoked key is no key
             raise _unknown_key()
         if state == "expired":
             raise UserError(401, "expired_api_key", f"the API key {record.id} has expired")
+        if record.client_cert and record.client_cert not in names:
+            message = f"the API key {record.id} is bound to a client certificate, which was not shown"
+            raise UserError(401, "client_certificate_required", message)
         if scope not in record.scopes:
             raise UserError(403, "insufficient_scope", f"the API key {record.id} may not be used for {scope}")
         return self._caller(record)
@@ -189,7 +213,8 @@ class Keys:
             if r.hash.startswith("sha256:")
         )
         slow = {record.id: record for record in contents.keys if record.hash.startswith("scrypt:")}
-        return _Table(contents, fast, slow, self._path is None and len(self._given) == 1)
+        named = {key.client_cert: key for key in contents.keys if key.client_cert and not key.hash}
+        return _Table(contents, fast, slow, named, self._path is None and len(self._given) == 1)
 
     # one request
 

@@ -31,11 +31,12 @@ Kind = Literal[
     "variables",  # an object: name → scalar
     "object",  # its entries are read by whoever asked for it
     "list",  # its entries are read by whoever asked for it
+    "prompt",  # a text, a list of texts, token ids, or a list of lists of these
     "any",  # without a meaning here: nothing of it is looked at
     "refused",  # asks for what vsrv does not do; `harmless` values ask for nothing
 ]
 BOUNDED: frozenset[Kind] = frozenset(
-    ("integer", "number", "text", "texts", "token_ids", "biases", "variables", "object", "list")
+    ("integer", "number", "text", "texts", "token_ids", "biases", "variables", "object", "list", "prompt")
 )
 
 
@@ -259,6 +260,24 @@ def _list(row: Field, value: Any, param: str, facts: object) -> list[Any]:
     return value
 
 
+def _prompt(row: Field, value: Any, param: str, facts: object) -> list[str | tuple[int, ...]]:
+    """Every prompt as a text or as ids, none of them empty."""
+    _, high = row.bounds(facts)
+    if value in ("", []):
+        raise invalid(param, "is missing or empty")
+    lone = isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], int | float))
+    items = [value] if lone else value
+    if not isinstance(items, list) or len(items) > high:
+        raise invalid(param, f"expected text, token ids, or a list of at most {high} of these")
+    if not all(item and isinstance(item, str | list) for item in items):
+        raise invalid(param, "expected non-empty text or token ids, not a mixture")
+    vocab_size: int = getattr(facts, "vocab_size")  # noqa: B009
+    return [
+        item if isinstance(item, str) else tuple(token_id(token, param, vocab_size) for token in item)
+        for item in items
+    ]
+
+
 def _any(row: Field, value: Any, param: str, facts: object) -> Any:
     return value
 
@@ -281,13 +300,16 @@ _READERS: Mapping[Kind, Callable[[Field, Any, str, object], Any]] = {
     "variables": _variables,
     "object": _object,
     "list": _list,
+    "prompt": _prompt,
     "any": _any,
     "refused": _refused,
 }
 
 
 def token_id(value: Any, name: str, vocab_size: int) -> int:
-    """Rule R11: 0 <= id < vocabulary, and no bool or float in disguise."""
+    """Rule R11: 0 <= id < vocabulary, and no bool in disguise. 3.0 is the integer 3, as in JSON schemas."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
         raise invalid(name, f"token id {shown(value)} is out of the vocabulary (0 to {vocab_size - 1})")
     return value

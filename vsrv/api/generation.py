@@ -297,9 +297,7 @@ class Generation:
         ids = output.token_ids
         reason = _REASONS.get(output.finish_reason)
         stop_reason: str | int | None = output.stop_token_id
-        hidden = (
-            output.finish_reason is FinishReason.STOP and not self.request.include_stop
-        )  # EOS is not part of the text
+        hidden = not self.request.include_stop and self._ends_with_stop(output)  # EOS is not part of the text
         text, used = choice.text.feed(ids[:-1] if hidden else ids)
         if choice.text.stopped is not None:
             reason, stop_reason = "stop", choice.text.stopped
@@ -320,6 +318,13 @@ class Generation:
             stop_reason,
             None if output.prompt_logprobs is None else rows_of(output.prompt_logprobs, None),
         )
+
+    def _ends_with_stop(self, output: TokenOutput) -> bool:
+        """Whether the last token is EOS or a stop token; the last of a complete grammar is part of the answer."""
+        if output.finish_reason is not FinishReason.STOP or not output.token_ids:
+            return False
+        params, last = self.request.params, output.token_ids[-1]
+        return (last == params.eos_token_id and not params.ignore_eos) or last in params.stop_token_ids
 
 
 def timeout_error() -> EngineError:

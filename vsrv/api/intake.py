@@ -21,7 +21,7 @@ from vsrv.http.values import Request, Response
 from vsrv.log import RequestRecord
 
 _LONGEST_TIMEOUT_S = 86400
-_CHUNKED_BYTES = 4 << 20  # what a body of unknown length counts as until it has been read
+_CHUNKED_BYTES = 1 << 16  # what a body of unknown length counts as until more of it has arrived
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _ENGINE_CODES = {
     "context_length_exceeded": 400,
@@ -141,7 +141,7 @@ class Intake:
         declared = request.headers.get("content-length")
         size = int(declared) if declared is not None else _CHUNKED_BYTES
         hold = trace.hold = self._parts.admission.hold(size)
-        body = await request.body(limit)
+        body = await request.body(limit, hold.grow)
         trace.bytes_in = len(body)
         hold.resize(len(body))
         if not body:

@@ -126,6 +126,12 @@ class Lease:
                 meter.tokens.refill(self.clock())
                 meter.tokens.level -= tokens
 
+    def refund(self) -> None:
+        """The server could not serve the request: that is not the caller's use."""
+        for meter in self.meters:
+            if meter.requests is not None:
+                meter.requests.level += 1  # what is too much is cut at the next look
+
     def close(self) -> None:
         if self.open:
             self.open = False

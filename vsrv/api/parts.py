@@ -37,6 +37,7 @@ class ApiOptions:
     logged_prompt_characters: int = 0  # prompts are logged only where somebody asked for it
     fingerprint: str = ""
     created: int = 0
+    root_path: str = ""  # a proxy's prefix, told in /openapi.json
 
 
 @dataclass(frozen=True, slots=True)

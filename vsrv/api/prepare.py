@@ -11,11 +11,13 @@ from typing import Any
 
 import orjson
 
-from vsrv.api.fields import Fields, invalid, parse_object, token_id
+from vsrv.api.fields import Fields, invalid, parse_object
 from vsrv.api.pooling_fields import POOLING
 from vsrv.api.prepare_pooling import PoolingPreparer, PoolingRequest
 from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
+from vsrv.api.structured import grammar_of
 from vsrv.errors import UserError
+from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
@@ -66,7 +68,15 @@ class Prepared:
 class Preparer:
     """Owns tokenizer and template of one process."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, facts: ModelFacts) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        facts: ModelFacts,
+        checker: GrammarChecker | None = None,
+    ) -> None:
+        """`checker`: for a process that can be killed; without it a request with a grammar raises ChildNeeded."""
+        self._checker = checker
         self._tokenizer = tokenizer
         self._template = template
         self._facts = facts
@@ -157,33 +167,21 @@ class Preparer:
         return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [], limits)
 
     def _prompts(self, fields: Fields) -> tuple[list[array[int]], list[str | None]]:
-        """Text, list of texts, ids, or list of id lists → one id array for each prompt, and its text where text was sent."""
-        prompt = fields.raw("prompt")
-        if prompt is None or prompt in ("", []):
+        """The id array of each prompt, and its text where text was sent."""
+        if fields["prompt"] is None:
             raise invalid("prompt", "is missing or empty")
-        items = (
-            [prompt]
-            if isinstance(prompt, str) or (isinstance(prompt, list) and isinstance(prompt[0], int))
-            else prompt
-        )
-        if not isinstance(items, list) or len(items) > self._facts.max_prompts:
-            raise invalid(
-                "prompt", f"expected text, token ids, or a list of at most {self._facts.max_prompts} of these"
-            )
         add_special = fields["add_special_tokens"] is not False
         prompts: list[array[int]] = []
         texts: list[str | None] = []
-        for item in items:
-            if isinstance(item, str) and item:
-                if len(item) > self._facts.longest_text and not fields.has("truncate_prompt_tokens"):
-                    raise self._too_long(f"far more than {self._facts.max_model_len}", "prompt")
-                prompts.append(self._tokenizer.encode(item, add_special))
-                texts.append(item)
-            elif isinstance(item, list) and item:
-                prompts.append(array("I", [token_id(t, "prompt", self._facts.vocab_size) for t in item]))
+        for item in fields["prompt"]:
+            if not isinstance(item, str):
+                prompts.append(array("I", item))
                 texts.append(None)
-            else:
-                raise invalid("prompt", "expected non-empty text or token ids, not a mixture")
+                continue
+            if len(item) > self._facts.longest_text and not fields.has("truncate_prompt_tokens"):
+                raise self._too_long(f"far more than {self._facts.max_model_len}", "prompt")
+            prompts.append(self._tokenizer.encode(item, add_special))
+            texts.append(item)
         return prompts, texts
 
     def _tokenize(self, fields: Fields) -> Prepared:
@@ -209,7 +207,7 @@ class Preparer:
             or sum(len(word) + 1 for word in words) > 2000
         ):
             raise invalid("bad_words", "the words have too many tokens")
-        return Common(fields, self._facts, tuple(words))
+        return Common(fields, self._facts, tuple(words), grammar_of(fields, self._checker))
 
     def _truncated(self, fields: Fields, ids: array[int]) -> array[int]:
         length = self._facts.max_model_len

@@ -6,6 +6,7 @@ A name has one row for each dialect at most. What the values mean together is in
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vsrv.api import pooling_fields
@@ -35,20 +36,7 @@ _MESSAGE = {
                 },
             ]
         },
-        "name": {"type": ["string", "null"]},
     },
-}
-_PROMPT = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
-        },
-    ]
 }
 
 
@@ -118,9 +106,9 @@ _ANSWERING = (
     Field("stream_interval", "integer", "without effect: every token is sent at once", 1, 1 << 20, 1, GENERATING),
 )
 _PROMPTING = (
-    Field("messages", "list", "the conversation, oldest first", 1, 4096, None, TEMPLATED,
-          schema={"items": _MESSAGE}),
-    Field("prompt", "any", "a text, token ids, or a list of either", dialects=(COMPLETIONS,), required=True, schema=_PROMPT),
+    Field("messages", "list", "the conversation, oldest first", 1, 4096, None, (CHAT,), required=True, schema={"items": _MESSAGE}),
+    Field("messages", "list", "a conversation for the template, oldest first", 1, 4096, None, (TOKENIZE,), schema={"items": _MESSAGE}),
+    Field("prompt", "prompt", "a text, token ids, or a list of either", 1, "max_prompts", None, (COMPLETIONS,), required=True),
     Field("prompt", "text", "the text to be tokenised", 0, "longest_text", None, (TOKENIZE,)),
     Field("tokens", "token_ids", "the ids to be spelled", 0, "most_tokens_read", None, (DETOKENIZE,), required=True),
     _flag("return_token_strs", False, "spell each token", (TOKENIZE,)),
@@ -133,6 +121,18 @@ _PROMPTING = (
           choices=("messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt")),
     Field("reasoning_effort", "choice", "told to the template; none switches thinking off", dialects=TEMPLATED, choices=EFFORTS),
 )
+_CONSTRAINING = (
+    Field("response_format", "object", "what the answer is: text, json_object, json_schema or structural_tag", 0, 16, None, GENERATING,
+          schema={"required": ["type"]}),
+    Field("structured_outputs", "object", "a constraint of the answer: json, json_object, regex, choice, grammar or structural_tag", 0, 16, None, GENERATING),
+    Field("guided_json", "any", "an older name of structured_outputs.json", dialects=GENERATING),
+    _flag("guided_json_object", False, "an older name of structured_outputs.json_object"),
+    Field("guided_regex", "text", "an older name of structured_outputs.regex", 1, 1024, None, GENERATING),
+    Field("guided_choice", "list", "an older name of structured_outputs.choice", 1, 1024, None, GENERATING),
+    Field("guided_grammar", "text", "an older name of structured_outputs.grammar", 1, 1 << 16, None, GENERATING),
+    Field("guided_whitespace_pattern", "text", "an older name of structured_outputs.whitespace_pattern", 1, 256, "", GENERATING),
+    Field("structural_tag", "any", "an older name of structured_outputs.structural_tag", dialects=GENERATING),
+)
 _SERVING = (
     Field("priority", "integer", "with --scheduling-policy priority: the smaller, the sooner", -(2**31), 2**31 - 1, 0, GENERATING),
     Field("cache_salt", "text", "keeps cached prompts apart from those with another salt", 1, 128, "", GENERATING),
@@ -142,19 +142,13 @@ _SERVING = (
 _HARMLESS = tuple(
     _ignored(name, "accepted, without effect")
     for name in """user session_id store metadata service_tier verbosity safety_identifier prompt_cache_key prompt_cache_retention
-    moderation web_search_options include_reasoning parallel_tool_calls length_penalty""".split()
+    moderation web_search_options guided_decoding_backend include_reasoning parallel_tool_calls length_penalty""".split()
 )
 _UNSUPPORTED = (
     _refused("tools"),
     _refused("tool_choice", "", "none", "auto"),
     _refused("functions"),
     _refused("function_call", "", "none"),
-    _refused("response_format", "", {"type": "text"}),
-    _refused("structured_outputs"),
-    _refused("guided_json"),
-    _refused("guided_regex"),
-    _refused("guided_choice"),
-    _refused("guided_grammar"),
     _refused("use_beam_search", "", False),
     _refused("suffix", "", ""),
     _refused("chat_template"),
@@ -169,7 +163,7 @@ _UNSUPPORTED = (
     _refused("kv_transfer_params"),
 )
 ROWS = (
-    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
+    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_CONSTRAINING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
 )
 REQUESTS: Mapping[str, Table] = {
     dialect: table(*(row for row in ROWS if dialect in row.dialects))
@@ -184,5 +178,50 @@ STREAM_OPTIONS = table(
         "boolean",
         "with include_usage: send the usage on every chunk",
         default=False,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What has to hold between fields, as a JSON schema of the body; api/schema.py refuses what breaks it."""
+
+    dialects: tuple[str, ...]
+    schema: Mapping[str, Any]
+
+
+def _either(first: Mapping[str, Any], second: Mapping[str, Any], *required: str) -> dict[str, Any]:
+    """One of two sets of fields has these values; `required` fields of the second must be there, others may be absent."""
+    return {"anyOf": [{"properties": first}, {"properties": second, "required": list(required)}]}
+
+
+_NO, _NONE = {"enum": [False, None]}, {"enum": [0, None]}
+_NEAR_ZERO = 1e-5  # temperatures below take the most likely token always
+RULES = (
+    Rule(
+        GENERATING,
+        _either(
+            {"stream": _NO, "stream_options": {"type": "null"}},
+            {"stream": {"const": True}, "prompt_logprobs": _NONE},
+            "stream",
+        ),
+    ),
+    Rule(
+        GENERATING,
+        _either(
+            {"n": {"enum": [1, None]}},
+            {"temperature": {"type": ["number", "null"], "exclusiveMinimum": _NEAR_ZERO}},
+        ),
+    ),
+    Rule((CHAT,), _either({"top_logprobs": _NONE}, {"logprobs": {"const": True}}, "logprobs")),
+    Rule(TEMPLATED, _either({"continue_final_message": _NO}, {"add_generation_prompt": _NO})),
+    Rule(
+        (TOKENIZE,),
+        {
+            "anyOf": [
+                {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
+                {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
+            ]
+        },
     ),
 )

@@ -142,11 +142,12 @@ def check_model(fields: Fields, facts: ModelFacts) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What chat and completions share, before the prompt's length is known. `bad_words` as token ids."""
+    """What chat and completions share, before the prompt's length is known. `bad_words` as token ids, `grammar` checked."""
 
     fields: Fields
     facts: ModelFacts
     bad_words: tuple[tuple[int, ...], ...]
+    grammar: str = ""
 
 
 def request_of(common: Common, dialect: str, limits: Sequence[int]) -> GenerationRequest:
@@ -238,4 +239,5 @@ def _params(
         seed=None if seed == -1 else seed,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        grammar=common.grammar,
     )

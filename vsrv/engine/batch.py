@@ -39,6 +39,11 @@ class Batch:
             for item in self.items
         )
 
+    @property
+    def is_constrained(self) -> bool:
+        """Whether a row that samples has a grammar, and so needs a mask."""
+        return any(item.sequence.matcher is not None for item in self.sampling)
+
 
 def build(plan: Plan, block_size: int) -> Batch:
     """Arrays for every scheduled token, sequence after sequence."""

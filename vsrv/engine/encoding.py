@@ -6,6 +6,7 @@ next call, so that a long batch delays neither the heartbeat nor an abort. Every
 
 from __future__ import annotations
 
+import bisect
 import sys
 import time
 import traceback
@@ -17,7 +18,7 @@ import torch
 
 from vsrv.engine.engine import Output
 from vsrv.engine.placement import Placement
-from vsrv.messages import Embed, Failed, FinishReason, Generate, Pooled, TokenOutput
+from vsrv.messages import ITERATION_BUCKETS, Embed, Failed, FinishReason, Generate, Pooled, TokenOutput
 from vsrv.models.bert import LoadedEncoder
 from vsrv.models.encoder import pack
 from vsrv.models.pooling import Pooler, Wanted
@@ -78,9 +79,7 @@ class EncoderEngine:
         self._batch: list[Embed] = []
         self._running: Generator[None, None, list[torch.Tensor]] | None = None
         self._outbox: list[Output] = []
-        self.num_steps = 0
-        self.prompt_tokens = 0
-        self.finished: dict[str, int] = {}
+        self.reset_statistics()
 
     def add(self, frame: Generate | Embed) -> None:
         """Queue a sequence. What can never run is answered with Failed by the next step."""
@@ -136,17 +135,25 @@ class EncoderEngine:
 
     @property
     def kv_usage(self) -> float:
+        """There is no cache."""
         return 0.0
+
+    @property
+    def only_compiles(self) -> bool:
+        """Nothing here waits for grammars."""
+        return False
 
     def counters(self) -> dict[str, float]:
         """Totals since the start, by the names of `Beat.counters`."""
         named = {f"finished_{reason}": float(count) for reason, count in self.finished.items()}
-        return {"prompt_tokens": float(self.prompt_tokens), **named}
+        counts = {"prompt_tokens": self.prompt_tokens, "computed_tokens": self.computed_tokens}
+        return {**{name: float(count) for name, count in counts.items()}, **named}
 
     def reset_statistics(self) -> None:
         """Start counting anew, after the warm-up."""
-        self.num_steps = self.prompt_tokens = 0
-        self.finished = {}
+        self.num_steps = self.prompt_tokens = self.computed_tokens = 0
+        self.iteration_tokens = [0] * (len(ITERATION_BUCKETS) + 1)  # batches by size, see Beat
+        self.finished: dict[str, int] = {}
 
     def _start(self) -> None:
         """Take the oldest sequences that fit into a step."""
@@ -176,6 +183,9 @@ class EncoderEngine:
             self._fail()
 
     def _end(self, vectors: list[torch.Tensor]) -> None:
+        tokens = sum(len(job.token_ids) for job in self._batch)
+        self.computed_tokens += tokens
+        self.iteration_tokens[bisect.bisect_left(ITERATION_BUCKETS, tokens)] += 1
         for job, vector in zip(self._batch, vectors, strict=True):
             if self._jobs.pop(job.seq_id, None) is not None:
                 self._count("stop")

@@ -71,7 +71,7 @@ class PoolingEngine(Engine):
             self._wanted[frame.seq_id] = Wanted(frame.dimensions, frame.raw)
 
     def _process(self, done: InFlight) -> None:
-        self.num_steps += 1
+        self._count_step(len(done.batch.input_ids))
         (hidden,) = done.sampled.fetched()
         sequences = [item.sequence for item in done.batch.sampling]
         wanted = [self._wanted.get(sequence.seq_id, Wanted()) for sequence in sequences]

@@ -153,7 +153,10 @@ class ModelRunner:
         return self.model.forward(inputs.ids, meta, self.kv_cache)
 
     def sample(self, batch: Batch, logits: torch.Tensor, mask: torch.Tensor | None = None) -> Sampled:
-        """logits [R, V] → ids, and logprobs of raw logits where asked."""
+        """logits [R, V] and host masks i32 [R, ceil(V / 32)] (`Grammars.masks`) → ids, and logprobs of raw logits where asked."""
+        if mask is not None and mask.device != logits.device:
+            host, mask = mask, torch.empty(mask.shape, dtype=mask.dtype, device=logits.device)
+            self.placement.upload(mask, host)
         ids = torch.empty(len(batch.sampling), dtype=torch.int32, device=logits.device)
         if batch.sampling:
             self._kernels.sample(logits, self._slots, self.state, mask, ids)

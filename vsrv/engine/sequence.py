@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 from array import array
 from dataclasses import dataclass, field
+from typing import Any
 
 from vsrv.messages import FinishReason, Generate, LogProbs, SamplingParams
 
 
 class SequenceStatus(enum.Enum):
+    COMPILING = "compiling"  # its grammar; not in the scheduler's hands yet
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
@@ -45,20 +47,26 @@ class Sequence:
     prompt_logprobs: list[LogProbs] = field(default_factory=list)
     num_prompt_logprobs: int = 0  # rows that are there or on their way from the device
     num_preemptions: int = 0
+    matcher: Any = (
+        None  # llguidance.LLMatcher that has consumed the confirmed output, of sequences with a grammar
+    )
+    stop_ids: frozenset[int] = frozenset()  # whatever ends it: EOS unless ignored, and its stop tokens
 
     @classmethod
     def of(cls, frame: Generate, arrival: int, seed: int) -> Sequence:
-        ids = frame.prompt_token_ids.tolist()
+        ids, params = frame.prompt_token_ids.tolist(), frame.params
+        eos = () if params.eos_token_id is None or params.ignore_eos else (params.eos_token_id,)
         return cls(
             frame.seq_id,
             ids,
             len(ids),
-            frame.params,
+            params,
             frame.cache_salt,
             frame.adapter_id,
             frame.priority,
             arrival,
             seed,
+            stop_ids=frozenset((*eos, *params.stop_token_ids)),
         )
 
     @property
@@ -85,6 +93,17 @@ class Sequence:
         if self.num_output_tokens >= params.max_tokens or len(self.token_ids) >= max_model_len:
             return FinishReason.LENGTH, None
         return FinishReason.NONE, None
+
+    def is_banned(self, token: int) -> bool:
+        """Whether `token`, the newest one, is one that the parameters had masked: it was sampled for want of any other."""
+        params, length = self.params, self.num_output_tokens
+        if params.allowed_token_ids and token not in params.allowed_token_ids:
+            return True
+        if length <= params.min_tokens and token in self.stop_ids:
+            return True
+        return any(
+            len(word) <= length and tuple(self.token_ids[-len(word) :]) == word for word in params.bad_words
+        )
 
 
 def merge_logprobs(parts: list[LogProbs]) -> LogProbs | None:

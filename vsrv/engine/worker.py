@@ -5,12 +5,14 @@ A slow front never blocks a step: what the socket does not take is kept, and out
 
 from __future__ import annotations
 
+import errno
 import gc
 import select
 import signal
 import socket
 import time
 from array import array
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +22,7 @@ from vsrv.engine import devices
 from vsrv.engine.blocks import BlockPool
 from vsrv.engine.devices import Opened
 from vsrv.engine.engine import Engine, Output
+from vsrv.engine.grammar import Grammars
 from vsrv.engine.load_pooling import load_pooling
 from vsrv.engine.memory import Budget, plan_memory
 from vsrv.engine.runner import ModelRunner
@@ -46,11 +49,15 @@ from vsrv.messages import (
 from vsrv.models.spec import ModelSpec
 
 BEAT_INTERVAL_S = 0.5
+_COMPILE_POLL_S = (
+    0.002  # how often to look for a grammar when nothing else is to do; most take less than this
+)
 EXIT_CONFIG = 78
 _READ_BYTES = 1 << 20
 _MAX_OUTBOX_BYTES = (
     64 << 20
 )  # a front that is this far behind makes the engine wait instead of filling memory
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WARMUP_ID = 2**64 - 1  # no front ever sends it
 
 
@@ -148,6 +155,12 @@ def main(fd: int) -> int:
     except ConfigError as error:
         front.send(Failed(0, "config_error", str(error)))
         return EXIT_CONFIG
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        message = f"no room in the cache folder {boot.cache_dir()}: {error.strerror}; make room or set VSRV_CACHE_DIR"
+        front.send(Failed(0, "config_error", message))
+        return EXIT_CONFIG
     front.send(ready)
     gc.collect()
     gc.freeze()  # the model's objects live as long as the process: later collections need not walk them
@@ -198,12 +211,15 @@ def load_generating(config: EngineConfig, spec: ModelSpec, front: FrontSocket) -
             last[0] = fraction
             front.send(Loading("weights", fraction, f"{spec.num_parameters / 1e6:,.0f} million parameters"))
 
-    model = models.load_model(folder, spec, ops, options, progress)
+    with ThreadPoolExecutor(1) as beside:  # a large vocabulary takes a second
+        building = beside.submit(Grammars, folder, spec.vocab_size)
+        model = models.load_model(folder, spec, ops, options, progress)
+        grammars = building.result()
     front.send(Loading("cache"))
     ops.prepare(model.kernel_shapes(budget.max_num_seqs, budget.max_num_batched_tokens))
     model.reserve(budget.max_num_batched_tokens, budget.max_num_seqs)
     runner = ModelRunner(model, ops, budget.num_blocks, budget.max_num_seqs, device.placement)
-    engine = _assemble(config, budget, runner, ops.block_size, device.lag)
+    engine = _assemble(config, budget, runner, ops.block_size, device.lag, grammars)
     front.send(Loading("warmup"))
     warm_up(engine, spec.vocab_size)
     if device.capture is not None:
@@ -225,7 +241,12 @@ def load_generating(config: EngineConfig, spec: ModelSpec, front: FrontSocket) -
 
 
 def _assemble(
-    config: EngineConfig, budget: Budget, runner: ModelRunner, block_size: int, default_lag: int
+    config: EngineConfig,
+    budget: Budget,
+    runner: ModelRunner,
+    block_size: int,
+    default_lag: int,
+    grammars: Grammars,
 ) -> Engine:
     limits = SchedulerLimits(
         budget.max_num_seqs,
@@ -236,7 +257,7 @@ def _assemble(
     )
     pool = BlockPool(budget.num_blocks, block_size, config.enable_prefix_caching)
     lag = default_lag if config.async_scheduling is None else int(config.async_scheduling)
-    return Engine(runner, Scheduler(limits, pool), block_size, lag, config.seed)
+    return Engine(runner, Scheduler(limits, pool), block_size, lag, config.seed, grammars)
 
 
 def warm_up(engine: Engine, vocab_size: int) -> None:
@@ -272,9 +293,13 @@ class Working(Protocol):
     """What the loop drives: an engine that generates, or one that makes vectors."""
 
     num_steps: int
+    iteration_tokens: list[int]
 
     @property
     def kv_usage(self) -> float: ...
+
+    @property
+    def only_compiles(self) -> bool: ...
 
     def add(self, frame: Generate | Embed) -> None: ...
 
@@ -294,7 +319,8 @@ def serve_forever(engine: Working, front: FrontSocket) -> int:
     last_beat, last_queues = 0.0, (-1, -1)
     while True:
         busy = engine.has_work() and not front.is_behind
-        frames = front.read(0.0 if busy else BEAT_INTERVAL_S)
+        idle = _COMPILE_POLL_S if engine.only_compiles else BEAT_INTERVAL_S
+        frames = front.read(0.0 if busy and not engine.only_compiles else idle)
         if frames is None:
             return 0
         for frame in frames:
@@ -314,4 +340,5 @@ def serve_forever(engine: Working, front: FrontSocket) -> int:
 
 
 def _beat(engine: Working, queues: tuple[int, int]) -> Beat:
-    return Beat(engine.num_steps, *queues, engine.kv_usage, engine.counters())
+    iterations = tuple(engine.iteration_tokens)
+    return Beat(engine.num_steps, *queues, engine.kv_usage, engine.counters(), iterations)

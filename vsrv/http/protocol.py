@@ -16,7 +16,16 @@ from typing import Protocol
 from vsrv.errors import UserError
 from vsrv.http.connection import Connection, Head
 from vsrv.http.forwarded import TrustedProxies
-from vsrv.http.values import Limits, Request, Response, StreamingResponse, reason_phrase
+from vsrv.http.tls import peer_certificate
+from vsrv.http.values import (
+    Limits,
+    PeerCertificate,
+    Progress,
+    Request,
+    Response,
+    StreamingResponse,
+    reason_phrase,
+)
 
 App = Callable[[Request], Awaitable[Response | StreamingResponse]]
 ErrorBody = Callable[[UserError, str], Response]
@@ -68,6 +77,7 @@ class HttpProtocol(asyncio.Protocol):
         self._body_wanted: asyncio.Future[None] | None = None
         self._lingered = 0
         self._peer = ""
+        self._certificate: PeerCertificate | None = None
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -86,6 +96,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = transport
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "unix"
+        self._certificate = peer_certificate(transport.get_extra_info("ssl_object"))
         self._server.connections.add(self)
         if len(self._server.connections) > self._limits.max_connections:
             self._refuse(
@@ -158,7 +169,8 @@ class HttpProtocol(asyncio.Protocol):
             self._server.trusted.client(self._peer, head.headers.get("x-forwarded-for")),
             head.http_version,
             head.id,
-            lambda limit: self._whole_body(head, limit),
+            lambda limit, progress: self._whole_body(head, limit, progress),
+            self._certificate,
         )
         self.task = self._loop.create_task(self._respond(request))
         self._read_body()
@@ -181,7 +193,9 @@ class HttpProtocol(asyncio.Protocol):
         if self._body_wanted is not None and not self._body_wanted.done():
             self._body_wanted.set_result(None)
 
-    async def _whole_body(self, head: Head, limit: int | None) -> bytes | bytearray:
+    async def _whole_body(
+        self, head: Head, limit: int | None, progress: Progress | None
+    ) -> bytes | bytearray:
         """The body, under three bounds: its size, the time between two arrivals, and the mean rate."""
         connection, limits = self._connection, self._limits
         limit = limits.max_body_bytes if limit is None else min(limit, limits.max_body_bytes)
@@ -195,6 +209,8 @@ class HttpProtocol(asyncio.Protocol):
             connection.check_body(limit)
             if self._body_fault is not None:
                 raise self._body_fault
+            if progress is not None:
+                progress(connection.body_received)
             on_average = began + limits.body_timeout_s + connection.body_received / limits.min_body_rate
             patience = min(limits.body_timeout_s, on_average - self._loop.time())
             self._body_wanted = self._loop.create_future()

@@ -80,12 +80,17 @@ class HttpServer:
         while any(connection.unsent for connection in self.connections) and loop.time() < end:
             await asyncio.sleep(_DRAIN_POLL_S)
 
-    async def stop(self) -> None:
-        """Stop listening and close every connection; tasks that still run are cancelled and awaited."""
+    def stop_accepting(self) -> None:
+        """Take no new connection: where another process holds the listening socket too (systemd), they wait there for the next server."""
+        self.draining = True
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
+
+    async def stop(self) -> None:
+        """Stop listening and close every connection; tasks that still run are cancelled and awaited."""
+        self.stop_accepting()
         tasks: list[asyncio.Task[None]] = [c.task for c in self.connections if c.task is not None]
         for arriving in self._arriving:
             arriving.cancel()

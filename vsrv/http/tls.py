@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vsrv.errors import ConfigError
+from vsrv.http.tls_groups import choose_groups, preset_groups
+from vsrv.http.values import PeerCertificate
 from vsrv.options import EXPIRY_WARN_DAYS
 
 # TLS 1.3 suites are all AEAD; for 1.2 ephemeral keys and AEAD only (Mozilla's intermediate set without DHE).
@@ -34,6 +38,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
+    choose_groups(context)
     for option, path in (("--ssl-certfile", files.certfile), ("--ssl-keyfile", files.keyfile)):
         _readable(option, path)
     try:
@@ -70,6 +75,7 @@ class TlsKeeper:
         self._files = files
         self._tried = _fingerprint(files)
         self._pending: Fingerprint | None = None
+        self.groups_unset = preset_groups()  # why OpenSSL's own list of groups stays; empty as a rule
         self.context = server_context(files)
         self.not_after = not_after(files.certfile)
 
@@ -108,6 +114,26 @@ def not_after(certfile: str) -> float:
         return x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0].not_valid_after_utc.timestamp()
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ssl-certfile {certfile}: {error}") from None
+
+
+_ALTERNATIVE = ("URI", "email", "DNS")  # as ssl spells them, the most specific first
+
+
+def peer_certificate(connection: ssl.SSLObject | None) -> PeerCertificate | None:
+    """Who the client is by the certificate that it showed and that was verified; None without one."""
+    shown: dict[str, Any] | None = None if connection is None else connection.getpeercert()
+    whole = None if connection is None else connection.getpeercert(binary_form=True)
+    if not shown or whole is None:  # ssl gives an empty table for what it has not verified
+        return None
+    names = ["SHA256:" + hashlib.sha256(whole).hexdigest()]
+    alternatives = [pair for pair in shown.get("subjectAltName", ()) if isinstance(pair[1], str)]
+    for kind in _ALTERNATIVE:
+        values = (value for found, value in alternatives if found == kind)
+        names += [f"{kind}:{value.lower() if kind == 'DNS' else value}" for value in values]
+    common = [value for part in shown.get("subject", ()) for name, value in part if name == "commonName"]
+    if len(common) == 1:  # of two nobody could say which one is meant
+        names.append(f"CN={common[0]}")
+    return PeerCertificate(tuple(names))
 
 
 def certificate_names(certfile: str) -> list[str]:

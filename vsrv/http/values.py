@@ -25,6 +25,17 @@ class Headers:
         return list(self._items.items())
 
 
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """A client certificate that TLS has verified. `names` are all that it may be known by, the most specific first:
+    SHA256:HEX of the whole certificate, URI:, email: and DNS: of its alternative names, CN= of its subject."""
+
+    names: tuple[str, ...]
+
+
+Progress = Callable[[int], None]  # bytes of a body that have arrived so far; may raise UserError
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One request. `path` is percent-decoded from the request target and nothing else (rule R1); `raw_target` is undecoded."""
@@ -37,11 +48,12 @@ class Request:
     client: str
     http_version: str
     id: str
-    read_body: Callable[[int | None], Awaitable[bytes | bytearray]]
+    read_body: Callable[[int | None, Progress | None], Awaitable[bytes | bytearray]]
+    certificate: PeerCertificate | None = None
 
-    async def body(self, limit: int | None = None) -> bytes | bytearray:
+    async def body(self, limit: int | None = None, progress: Progress | None = None) -> bytes | bytearray:
         """The whole body. Raises UserError 413 as soon as it is known to be larger than `limit` (or the server's limit)."""
-        return await self.read_body(limit)
+        return await self.read_body(limit, progress)
 
 
 @dataclass(frozen=True, slots=True)

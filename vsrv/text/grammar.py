@@ -7,9 +7,11 @@ fails on contents; `GrammarChecker.check` compiles it under `GRAMMAR_LIMITS` and
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from vsrv.text import json_schema
 MAX_GRAMMAR_CHARACTERS = 64 * 1024
 MAX_REGEX_CHARACTERS = 1024
 MAX_CHOICES = 1024
+_MAX_PASSED = 256  # grammars known to be good
 _MAX_MESSAGE_CHARACTERS = 300
 MAX_NESTED = 100  # nested brackets; the regex and grammar parsers recurse
 _WHITESPACE = (
@@ -96,20 +99,19 @@ def of_grammar(text: str) -> str:
     return text
 
 
-def after_reasoning(grammar: str, begin: str, end: str, special: Collection[str]) -> str:
+def after_reasoning(grammar: str, begin: str, end: str, special: Mapping[str, int]) -> str:
     """`grammar` for the answer that follows free thinking: text up to `end`, a little whitespace, then the answer.
 
     begin: the tag that opens the thinking if the model may write it, and may then leave the thinking out altogether; "" if the prompt
-    has opened it already. end: the tag that closes it. `special`: the tokenizer's special tokens; tags among these are matched as tokens.
+    has opened it already. end: the tag that closes it. `special`: the tokenizer's special tokens with their ids; tags among these are matched as tokens.
     """
     entries = json.loads(grammar)["grammars"] if grammar.startswith("{") else [{"lark_grammar": grammar}]
     named = [{**entries[0], "name": "vsrv_answer"}, *entries[1:]]
     if end in special:
-        thought = f"thought: FREE_TEXT {end}\nFREE_TEXT: /(?s:.*)/"
+        thought = f"thought: FREE_TEXT {lark_literal(end, special)}\nFREE_TEXT: /(?s:.*)/"
     else:
         thought = f"thought[suffix={lark_text(end)}]: /(?s:.*)/"
-    opening = begin if begin in special else lark_text(begin)
-    before = f"({opening} thought BLANK?)?" if begin else "thought BLANK?"
+    before = f"({lark_literal(begin, special)} thought BLANK?)?" if begin else "thought BLANK?"
     outer = f"start: {before} @vsrv_answer\n{thought}\nBLANK: /[ \\t\\r\\n]{{1,8}}/"
     return json.dumps({"grammars": [{"lark_grammar": outer}, *named]})
 
@@ -117,6 +119,18 @@ def after_reasoning(grammar: str, begin: str, end: str, special: Collection[str]
 def lark_text(text: str) -> str:
     """A text as a Lark string literal."""
     return json.dumps(text)
+
+
+def lark_literal(text: str, special: Mapping[str, int]) -> str:
+    """A text as a Lark expression in which the special tokens that it spells are tokens, as in a rendered template.
+
+    special: names of the tokenizer's special tokens, and their ids.
+    """
+    spelled = sorted((name for name in special if name and name in text), key=len, reverse=True)
+    if not spelled:
+        return lark_text(text)
+    pieces = re.split(f"({'|'.join(map(re.escape, spelled))})", text)
+    return " ".join(f"<[{special[p]}]>" if p in special else lark_text(p) for p in pieces if p)
 
 
 def check_regex(pattern: str) -> None:
@@ -144,12 +158,23 @@ def limits() -> llguidance.LLParserLimits:
 class GrammarChecker:
     """Compiles grammars for one model, to find out whether they can be. Owned by one thread of a process that can be killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, special: Mapping[str, int]) -> None:
+        self.special = special  # tokens, by their names
         self._file = folder / "tokenizer.json"
         self._tokenizer: llguidance.LLTokenizer | None = None  # 100 MB and a second for a large vocabulary
+        self._passed: OrderedDict[bytes, None] = OrderedDict()  # hashes of grammars
 
     def check(self, grammar: str) -> None:
-        """Raises GrammarError when the engine could not build `grammar`, or when nothing could follow it."""
+        """Raises GrammarError when the engine could not build `grammar`, or when nothing could match it."""
+        name = hashlib.sha256(grammar.encode()).digest()
+        if name not in self._passed:
+            self._compile(grammar)
+        self._passed[name] = None
+        self._passed.move_to_end(name)
+        if len(self._passed) > _MAX_PASSED:
+            self._passed.popitem(last=False)
+
+    def _compile(self, grammar: str) -> None:
         if self._tokenizer is None:
             self._tokenizer = llguidance.LLTokenizer(self._file.read_text(), eos_token=None)
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits())

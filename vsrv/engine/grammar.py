@@ -1,0 +1,185 @@
+"""Constrained sequences: their matchers, built beside the steps, and the masks of what each may sample next.
+
+A grammar is compiled on a thread while its sequence waits (rule R16: under the limits that the front has checked it with), and a copy of
+the compiled one is made for every further sequence with the same text. A matcher follows the confirmed tokens alone: it survives
+preemption, and it does not care whether results come at once or one step later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence as Items
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llguidance
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vsrv.engine.sequence import Sequence
+from vsrv.messages import GRAMMAR_LIMITS, FinishReason
+
+_MAX_CACHED = 64  # compiled grammars, the least recently used goes first
+_COMPILERS = 2  # threads: a costly grammar is not everybody's wait
+_MAX_MASK_THREADS = 8
+_CONFLICT = "no token is left that the grammar and the other parameters of the request both allow"
+
+
+class GrammarFailure(Exception):
+    """Ends one sequence. code: "invalid_grammar" before its first token, "grammar_conflict" or "grammar_too_complex" later."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A sequence that waited for its grammar: now it has a matcher, or there is a failure to report."""
+
+    sequence: Sequence
+    failure: GrammarFailure | None
+
+
+class Grammars:
+    """Owned by the engine thread, apart from `_compiled`, which threads run. One for each model."""
+
+    def __init__(self, folder: Path, vocab_size: int) -> None:
+        self._tokenizer = _tokenizer(folder, vocab_size)
+        self._limits = llguidance.LLParserLimits(**GRAMMAR_LIMITS)
+        self._threads = ThreadPoolExecutor(_COMPILERS, "grammar")
+        self._waiting: OrderedDict[str, tuple[Future[Any], list[Sequence]]] = OrderedDict()
+        self._cache: OrderedDict[str, Any] = OrderedDict()
+        self._filler = llguidance.LLExecutor(max(1, min(_MAX_MASK_THREADS, (os.cpu_count() or 2) - 1)))
+        self._words = (vocab_size + 31) // 32
+        self.num_compiled = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Grammars that are being compiled."""
+        return len(self._waiting)
+
+    def submit(self, sequence: Sequence) -> None:
+        """Begin to build a matcher; `compiled` tells when it is there."""
+        text = sequence.params.grammar
+        if text not in self._waiting:
+            future: Future[Any]
+            if text in self._cache:
+                future = Future()
+                future.set_result(self._cache[text])
+            else:
+                future = self._threads.submit(self._compiled, text)
+            self._waiting[text] = (future, [])
+        self._waiting[text][1].append(sequence)
+
+    def withdraw(self, sequence: Sequence) -> None:
+        """An aborted sequence waits no longer."""
+        entry = self._waiting.get(sequence.params.grammar)
+        if entry is not None and sequence in entry[1]:
+            entry[1].remove(sequence)
+
+    def compiled(self) -> list[Compiled]:
+        """Sequences whose grammar has become ready since the last call, in the order of their grammars' arrival."""
+        ready: list[Compiled] = []
+        for text in [text for text, (future, _) in self._waiting.items() if future.done()]:
+            future, sequences = self._waiting.pop(text)
+            try:
+                template = future.result()
+            except GrammarFailure as failure:
+                ready += [Compiled(sequence, failure) for sequence in sequences]
+                continue
+            self._keep(text, template)
+            for sequence in sequences:
+                sequence.matcher = template.deep_copy()
+                ready.append(Compiled(sequence, None))
+        return ready
+
+    def _keep(self, text: str, template: Any) -> None:
+        if text not in self._cache:
+            self.num_compiled += 1
+            self._cache[text] = template
+        self._cache.move_to_end(text)
+        while len(self._cache) > _MAX_CACHED:
+            self._cache.popitem(last=False)
+
+    def _compiled(self, text: str) -> Any:
+        """On a thread: the matcher in its first state, with the first mask computed, since that is the slowest. Raises GrammarFailure."""
+        if self._tokenizer is None:
+            raise GrammarFailure("invalid_grammar", "this model's tokenizer cannot be used with grammars")
+        matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=self._limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        if matcher.is_error():
+            raise GrammarFailure("invalid_grammar", "the grammar cannot be compiled")
+        return matcher
+
+    def masks(self, rows: Items[Sequence]) -> torch.Tensor | None:
+        """What each row of a step may sample: int32 [R, ceil(V / 32)], bit i % 32 of word i // 32 for token i; None if all are free."""
+        constrained = [
+            (sequence.matcher, row)
+            for row, sequence in enumerate(rows)
+            if sequence.matcher is not None and sequence.finish_reason is FinishReason.NONE
+        ]
+        if not constrained:
+            return None
+        masks = np.full((len(rows), self._words), 0xFFFFFFFF, np.uint32)
+        self._filler.unsafe_compute_mask_ptr(constrained, masks.ctypes.data, self._words * 4, len(rows))
+        for matcher, row in constrained:
+            if matcher.is_accepting():
+                _let_end(masks[row], self._tokenizer.eos_token, rows[row].stop_ids)
+        return torch.from_numpy(masks.view(np.int32))
+
+    def accept(self, sequence: Sequence, token: int) -> bool:
+        """Follow a confirmed token, already the last of `token_ids`; True if the output is complete with it. Raises GrammarFailure.
+
+        A row in which every token was masked gives a token all the same, so what is read back is checked against all that could mask it.
+        """
+        matcher = sequence.matcher
+        if not matcher.is_error() and not sequence.is_banned(token):
+            if token in sequence.stop_ids and (matcher.is_accepting() or matcher.validate_tokens([token])):
+                return True
+            if matcher.try_consume_tokens([token]):
+                return bool(matcher.is_stopped())
+        if matcher.is_error():
+            raise GrammarFailure(
+                "grammar_too_complex", "the grammar takes too much work at this point of the output"
+            )
+        raise GrammarFailure("grammar_conflict", _CONFLICT)
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+
+def _let_end(mask: NDArray[np.uint32], marker: int, ends: frozenset[int]) -> None:
+    """Where a grammar is satisfied it allows its tokenizer's end token; what ends this sequence takes that place.
+
+    The marker stays if nothing else is left: it then completes the grammar without being an end of the sequence (ignore_eos).
+    """
+    mask[marker // 32] &= ~np.uint32(1 << marker % 32)
+    for token in ends if ends or mask.any() else (marker,):
+        mask[token // 32] |= np.uint32(1 << token % 32)
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> Any:
+    """llguidance's view of the vocabulary; None, told on stderr, where it can make nothing of the file."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    text = path.read_text()
+    special = [token["id"] for token in json.loads(text).get("added_tokens") or () if token["special"]]
+    config = folder / "config.json"
+    named = json.loads(config.read_text()).get("eos_token_id") if config.is_file() else None
+    named = named[0] if isinstance(named, list) and named else named
+    marker = named if named in special else special[-1] if special else None
+    try:
+        return llguidance.LLTokenizer(text, n_vocab=vocab_size, eos_token=marker)
+    except ValueError as error:
+        print(f"structured outputs are not available: {path}: {error}", file=sys.stderr)
+        return None
