@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import transformers
 from vsrv import models
 from vsrv.engine.encoding import EncoderEngine, EncoderLimits, Network
 from vsrv.engine.placement import Host
+from vsrv.errors import ConfigError, UnsupportedModelError
 from vsrv.kernels import Kernels
 from vsrv.messages import Embed, Pooled
 from vsrv.models.bert import load_encoder
@@ -39,6 +41,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
 LENGTHS = (7, 1, 33, 7, 64, 12, 2, 33)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are so small that a second thread only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make(folder: Path, family: str, head: str = "Model", **changes: Any) -> Any:
     """A saved random model of transformers, spread enough to tell tokens apart."""
     config = getattr(transformers, f"{family}Config")(**{**BASE, **FAMILIES[family], **changes})
@@ -62,7 +73,7 @@ def pooling_folder(folder: Path, mode: str, *more: dict[str, Any]) -> None:
         for i, (path, kind) in enumerate(kinds)
     ]
     (folder / "modules.json").write_text(json.dumps(table))
-    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling").mkdir(exist_ok=True)
     switches = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "lasttoken")
     (folder / "1_Pooling" / "config.json").write_text(
         json.dumps({f"pooling_mode_{name}": name == mode for name in switches})
@@ -113,14 +124,175 @@ POOL = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("mode", POOL)
-def test_pooled_vectors_are_those_of_transformers(
-    family: str, mode: str, tmp_path: Path, kernels: Kernels
-) -> None:
+def test_pooled_vectors_are_those_of_transformers(family: str, tmp_path: Path, kernels: Kernels) -> None:
+    """In every mode, for lengths that meet in a batch in any order."""
     network = make(tmp_path, family)
-    pooling_folder(tmp_path, mode)
     texts = sequences()
-    got = vectors(engine_of(tmp_path, kernels), embeds(texts))
-    for ids, vector in zip(texts, got, strict=True):
-        expected = POOL[mode](states(network, ids))
-        assert torch.allclose(vector, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    hidden = [states(network, ids) for ids in texts]
+    for mode, pool in POOL.items():
+        pooling_folder(tmp_path, mode)
+        got = vectors(engine_of(tmp_path, kernels), embeds(texts))
+        for expected, vector in zip(hidden, got, strict=True):
+            assert torch.allclose(vector, pool(expected), atol=TOLERANCE, rtol=TOLERANCE), mode
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cross_encoders_score_pairs_as_transformers_does(
+    family: str, tmp_path: Path, kernels: Kernels
+) -> None:
+    """Token types are 1 from `second_from` on; one label is bounded by a sigmoid, as sentence-transformers' CrossEncoder has it."""
+    network = make(tmp_path, family, "ForSequenceClassification", num_labels=1)
+    texts = sequences()
+    has_types = FAMILIES[family]["type_vocab_size"] == 2
+    borders = [(len(ids) + 1) // 2 if has_types else len(ids) for ids in texts]
+    frames = [
+        Embed(i + 1, array("I", ids), border)
+        for i, (ids, border) in enumerate(zip(texts, borders, strict=True))
+    ]
+    raw = [
+        Embed(50 + i, array("I", ids), border, raw=True)
+        for i, (ids, border) in enumerate(zip(texts, borders, strict=True))
+    ]
+    engine = engine_of(tmp_path, kernels)
+    scores, logits = vectors(engine, frames), vectors(engine, raw)
+    for ids, border, score, logit in zip(texts, borders, scores, logits, strict=True):
+        types = torch.tensor([[int(i >= border) for i in range(len(ids))]])
+        with torch.no_grad():
+            expected = network(torch.tensor([ids]), token_type_ids=types).logits[0]
+        assert torch.allclose(logit, expected, atol=TOLERANCE, rtol=TOLERANCE)
+        assert torch.allclose(score, torch.sigmoid(expected), atol=TOLERANCE)
+
+
+def test_a_batch_gives_the_same_bits_as_each_input_alone(tmp_path: Path, kernels: Kernels) -> None:
+    make(tmp_path, "Bert")
+    pooling_folder(tmp_path, "mean_tokens", {"path": "2_Normalize", "type": "Normalize"})
+    texts = sequences()
+    together = vectors(engine_of(tmp_path, kernels, budget=256), embeds(texts))
+    engine = engine_of(tmp_path, kernels)
+    for index, (ids, vector) in enumerate(zip(texts, together, strict=True)):
+        (alone,) = vectors(engine, [Embed(100 + index, array("I", ids), len(ids))])
+        assert torch.equal(alone, vector)
+        assert abs(float(alone.norm()) - 1) < 1e-6
+
+
+def test_dense_modules_follow_the_pooling(tmp_path: Path, kernels: Kernels) -> None:
+    from safetensors.torch import save_file
+
+    network = make(tmp_path, "Bert")
+    pooling_folder(tmp_path, "mean_tokens", {"path": "2_Dense", "type": "Dense"})
+    weight, bias = torch.randn(10, 48), torch.randn(10)
+    (tmp_path / "2_Dense").mkdir()
+    settings = {
+        "in_features": 48,
+        "out_features": 10,
+        "bias": True,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+    }
+    (tmp_path / "2_Dense" / "config.json").write_text(json.dumps(settings))
+    save_file({"linear.weight": weight, "linear.bias": bias}, tmp_path / "2_Dense" / "model.safetensors")
+    texts = sequences(3)
+    for ids, vector in zip(texts, vectors(engine_of(tmp_path, kernels), embeds(texts)), strict=True):
+        expected = torch.tanh(weight @ states(network, ids).mean(0) + bias)
+        assert torch.allclose(vector, expected, atol=TOLERANCE)
+
+
+def test_a_folder_without_modules_takes_the_first_token_and_normalises_and_the_operator_may_differ(
+    tmp_path: Path, kernels: Kernels
+) -> None:
+    """vLLM's defaults, and its --pooler-config."""
+    network = make(tmp_path, "Bert")
+    (ids,) = sequences(1)
+    (default,) = vectors(engine_of(tmp_path, kernels), embeds([ids]))
+    first = states(network, ids)[0]
+    assert torch.allclose(default, first / first.norm(), atol=TOLERANCE)
+    changed = engine_of(tmp_path, kernels, pooling_type="MEAN", normalize=False)
+    (mean,) = vectors(changed, embeds([ids]))
+    assert torch.allclose(mean, states(network, ids).mean(0), atol=TOLERANCE, rtol=TOLERANCE)
+    (raw,) = vectors(engine_of(tmp_path, kernels), embeds([ids], raw=True))
+    assert torch.allclose(raw, first, atol=TOLERANCE, rtol=TOLERANCE)
+    (short,) = vectors(engine_of(tmp_path, kernels), embeds([ids], dimensions=8))
+    assert torch.allclose(short, first[:8] / first[:8].norm(), atol=TOLERANCE)
+
+
+def test_tensors_may_have_the_names_of_a_larger_network_or_of_old_ones(
+    tmp_path: Path, kernels: Kernels
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    network = make(tmp_path, "Bert")
+    (ids,) = sequences(1)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    old = {
+        "bert."
+        + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        for name, t in tensors.items()
+    }
+    save_file({**old, "bert.embeddings.position_ids": torch.arange(66)[None]}, file)
+    (vector,) = vectors(engine_of(tmp_path, kernels, normalize=False), embeds([ids]))
+    assert torch.allclose(vector, states(network, ids)[0], atol=TOLERANCE, rtol=TOLERANCE)
+    save_file({**old, "cls.predictions.bias": torch.zeros(3)}, file)
+    with pytest.raises(ConfigError, match=r"unexpected tensors for BertModel: cls\.predictions\.bias"):
+        engine_of(tmp_path, kernels)
+
+
+def change(path: Path, **values: Any) -> None:
+    table = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**table, **values}))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "match"),
+    [
+        ("config.json", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ("config.json", {"hidden_act": "swish"}, "activation 'swish'"),
+        ("config.json", {"is_decoder": True}, "is_decoder"),
+        ("config.json", {"matryoshka_dimensions": [96]}, "matryoshka_dimensions"),
+        ("config.json", {"architectures": ["MPNetModel"]}, "architecture MPNetModel is not supported"),
+        ("modules.json", None, "is not a list of modules"),
+        ("1_Pooling/config.json", {"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "exactly one pooling mode"),
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(
+    file: str, values: dict[str, Any] | None, match: str, tmp_path: Path
+) -> None:
+    make(tmp_path, "Bert", num_hidden_layers=1)
+    pooling_folder(tmp_path, "mean_tokens")
+    if values is None:
+        (tmp_path / file).write_text("{}")
+    else:
+        change(tmp_path / file, **values)
+    with pytest.raises(ConfigError, match=match):
+        models.read_any(tmp_path, {}, "auto", {})
+
+
+def test_classifiers_of_more_labels_and_unknown_activations_have_no_score(tmp_path: Path) -> None:
+    make(tmp_path, "Bert", "ForSequenceClassification", num_hidden_layers=1, num_labels=3)
+    with pytest.raises(UnsupportedModelError, match="3 labels has no score"):
+        models.read_any(tmp_path, {}, "auto", {})
+    change(tmp_path / "config.json", id2label={"0": "a"}, label2id={"a": 0})
+    own = {"activation_fn": "torch.nn.modules.linear.Identity"}  # as in cross-encoder/ms-marco-MiniLM-L6-v2
+    change(tmp_path / "config.json", sentence_transformers=own)
+    spec = models.read_any(tmp_path, {}, "auto", {})
+    assert isinstance(spec, models.PoolingModelSpec)
+    assert (spec.task, spec.score_activation) == ("score", "Identity")
+    change(tmp_path / "config.json", sentence_transformers={"activation_fn": "mine.Own"})
+    with pytest.raises(UnsupportedModelError, match="'Own' of a cross-encoder"):
+        models.read_any(tmp_path, {}, "auto", {})
+
+
+def test_the_length_is_the_least_that_the_folder_says(tmp_path: Path) -> None:
+    make(tmp_path, "Roberta", num_hidden_layers=1)
+    spec = models.read_any(tmp_path, {}, "auto", {})
+    assert (
+        isinstance(spec, models.PoolingModelSpec) and spec.max_tokens == 64
+    )  # 66 positions, two before the first
+    change(tmp_path / "tokenizer_config.json", model_max_length=10**30)
+    assert models.read_any(tmp_path, {}, "auto", {}).max_tokens == 64
+    change(tmp_path / "tokenizer_config.json", model_max_length=40)
+    assert models.read_any(tmp_path, {}, "auto", {}).max_tokens == 40
+    change(tmp_path / "sentence_bert_config.json", max_seq_length=30)
+    assert models.read_any(tmp_path, {}, "auto", {}).max_tokens == 30
+    with pytest.raises(ConfigError, match="makes no text"):
+        models.read_any(tmp_path, {}, "generate", {})
