@@ -27,6 +27,7 @@ _MODES = {  # of a Pooling module's config.json
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
 }
+_RENAMED = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}
 _ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Identity": lambda x: x,
     "Tanh": torch.tanh,
@@ -138,7 +139,7 @@ def _method(path: Path) -> str:
     table = _object(path)
     named = table.get("pooling_mode")
     chosen = [str(named)] if named is not None else [m for name, m in _MODES.items() if table.get(name)]
-    chosen = [{"lasttoken": "last"}.get(method, method) for method in chosen]
+    chosen = [_RENAMED.get(method, method) for method in chosen]
     unknown = [name for name, on in table.items() if name.startswith("pooling_mode_") and on is True]
     unknown = [name for name in unknown if name not in _MODES]
     if len(chosen) != 1 or chosen[0] not in METHODS or unknown:
