@@ -1,6 +1,6 @@
 """`vsrv bench`: load on any OpenAI-compatible server, and what it felt like: TTFT, ITL, tokens per second.
 
-Raw asyncio streams, one connection for each request, no client library: on a small host the generator must not eat what it measures.
+One connection for each request, no client library: on a small host the generator must not eat what it measures.
 Prompts are token ids where the server takes them (so that their length is exact), else words.
 """
 
@@ -10,16 +10,15 @@ import asyncio
 import json
 import math
 import random
-import ssl
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
+from vsrv.client.http import ProtocolError, RequestFailed, Target, unreachable
 from vsrv.config import BenchOptions
 from vsrv.errors import ConfigError
 
@@ -38,66 +37,6 @@ class Sample:
     completion_tokens: int = 0
     total_s: float = 0.0
     events: list[float] = field(default_factory=list)
-
-
-class Target:
-    """Where to send requests."""
-
-    def __init__(self, options: BenchOptions) -> None:
-        parts = urlsplit(options.url if "//" in options.url else f"http://{options.url}")
-        if not parts.hostname or parts.scheme not in ("http", "https"):
-            raise ConfigError(f"--url {options.url}: expected http://HOST:PORT")
-        self.host = parts.hostname
-        self.tls = ssl.create_default_context(cafile=options.ca_file) if parts.scheme == "https" else None
-        self.port = parts.port or (443 if self.tls else 80)
-        self.prefix = parts.path.rstrip("/").removesuffix("/v1")
-        self._key = options.api_key
-
-    @property
-    def name(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    async def send(
-        self, method: str, path: str, body: bytes | None
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls, limit=1 << 22)
-        lines = [
-            f"{method} {self.prefix}{path} HTTP/1.1",
-            f"Host: {self.name}",
-            "Connection: close",
-        ]
-        if self._key:
-            lines.append(f"Authorization: Bearer {self._key}")
-        if body is not None:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + (body or b""))
-        return reader, writer
-
-    async def whole(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Status and body of a small answer. Raises ConfigError if nobody answers."""
-        try:
-            reader, writer = await self.send(method, path, body)
-        except OSError as error:
-            raise ConfigError(f"no server answers at {self.name} ({error}); check --url") from None
-        try:
-            head, _, rest = (await reader.read(-1)).partition(b"\r\n\r\n")
-        finally:
-            writer.close()
-        if b"transfer-encoding: chunked" in head.lower():
-            rest = b"".join(_unchunked(rest))
-        return int(head.split(b" ", 2)[1]), rest
-
-
-def _unchunked(data: bytes) -> list[bytes]:
-    parts: list[bytes] = []
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        length = int(size.split(b";")[0] or b"0", 16)
-        if length == 0:
-            break
-        parts.append(data[:length])
-        data = data[length + 2 :]
-    return parts
 
 
 class Prompts:
@@ -140,12 +79,10 @@ async def request(target: Target, path: str, body: bytes) -> Sample:
     sample = Sample()
     began = time.perf_counter()
     try:
-        reader, writer = await target.send("POST", path, body)
-        try:
-            status_line = await reader.readline()
-            sample.status = int(status_line.split(b" ", 2)[1])
+        async with target.request("POST", path, body) as reply:
+            sample.status = reply.status
             finished = False
-            async for line in reader:
+            async for line in reply.lines():
                 if line.startswith(b"data: {"):
                     _note(sample, line, time.perf_counter() - began)
                 elif line.startswith(b"data: [DONE]"):
@@ -154,9 +91,9 @@ async def request(target: Target, path: str, body: bytes) -> Sample:
                     sample.error = line.decode(errors="replace")[:200]
             if sample.status == 200 and not finished and not sample.error:
                 sample.error = "the stream ended early"
-        finally:
-            writer.close()
-    except (OSError, ValueError, IndexError, asyncio.IncompleteReadError) as error:
+    except ProtocolError as error:
+        sample.error = sample.error or str(error)
+    except (OSError, ValueError) as error:
         sample.error = repr(error)
     sample.total_s = time.perf_counter() - began
     if sample.status == 200 and not sample.events and not sample.error:
@@ -181,7 +118,7 @@ def _note(sample: Sample, line: bytes, now: float) -> None:
 
 async def measure(options: BenchOptions) -> dict[str, Any]:
     """Run the load → all figures. Ctrl-C ends it early with what was measured."""
-    target = Target(options)
+    target = Target.of(options.url, options.api_key, options.ca_file)
     model = options.model or await _first_model(target)
     path = "/v1/chat/completions" if options.api == "chat" else "/v1/completions"
     as_ids = options.api == "completions" and await _takes_ids(target, path, model)
@@ -225,18 +162,20 @@ async def _run(
 
 
 async def _first_model(target: Target) -> str:
-    status, body = await target.whole("GET", "/v1/models")
-    if status != 200:
-        raise ConfigError(
-            f"GET /v1/models answered {status}: {body[:200].decode(errors='replace')}; is --api-key right?"
-        )
-    return str(orjson.loads(body)["data"][0]["id"])
+    try:
+        return (await target.models())[0]
+    except (RequestFailed, ProtocolError, IndexError) as error:
+        raise ConfigError(f"GET /v1/models: {error}; is --api-key right?") from None
 
 
 async def _takes_ids(target: Target, path: str, model: str) -> bool:
     body = orjson.dumps({"model": model, "prompt": [10, 11, 12], "max_tokens": 1})
-    status, _ = await target.whole("POST", path, body)
-    return status == 200
+    try:
+        async with target.request("POST", path, body) as reply:
+            await reply.body()
+            return reply.status == 200
+    except OSError as error:
+        raise unreachable(target, error) from None
 
 
 def summary(options: BenchOptions, model: str, samples: list[Sample], wall_s: float) -> dict[str, Any]:

@@ -1,53 +1,35 @@
-"""How a vsrv process starts: where the code lives (checkout, site-packages, zip archive), its private cache, its children.
+"""How a vsrv process starts: its private cache folder, sources and data from checkout, site-packages or archive, its children.
 
-Floor 0: standard library only; imported by `__main__` before anything else, so it must stay quick to load.
+Floor 0: standard library only; imported by `__main__` before anything else, so it must stay quick to load:
+what only an unpacking needs is imported there (hashlib, shutil and tempfile take as long as all the rest).
 Facts behind the choices (zipimport keeps offsets, numba caches next to the source): see CONTRIBUTING.md, "the archive".
 """
 
 from __future__ import annotations
 
 import faulthandler
-import hashlib
 import os
-import shutil
 import signal
 import stat
 import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
+from vsrv import archive
 from vsrv.errors import ConfigError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def archive() -> Path | None:
-    """The zip file that this process runs from, symbolic links resolved; None in a checkout or an installed package."""
-    for parent in Path(__file__).parents:
-        if parent.is_file():
-            return parent.resolve()
-        if parent.is_dir():
-            return None
-    return None
-
-
-def pin_archive() -> None:
-    """Make later imports and children use the real file behind a symbolic link.
-
-    zipimport reopens the archive by path; after `ln -sf vsrv-1.1.pyz vsrv.pyz` a late import would read the new file
-    with the offsets of the old one.
-    """
-    if archive() is not None and sys.path and zipfile.is_zipfile(sys.path[0]):
-        sys.path[0] = os.path.realpath(sys.path[0])
-
-
 def child_command(name: str) -> list[str]:
-    """Command line that starts this same vsrv with the internal command `name` ("_engine", "_prepare")."""
+    """Command line that starts this same vsrv with the internal command `name` ("_engine", "_prepare").
+
+    The child needs `pass_fds=archive.inherited(…)`.
+    """
     flags = ["-I"] if sys.flags.isolated else []
-    path = archive()
+    path = archive.path()
     if path is not None:
-        return [sys.executable, *flags, str(path), name]
+        # the path is a number; -X takes any word, and so `pgrep -f vsrv` finds the process
+        return [sys.executable, *flags, "-X", "vsrv", str(path), name]
     # -P keeps the current folder off sys.path; only a plain checkout that is run from its root needs it there.
     root = Path(__file__).resolve().parent.parent
     if not flags and root != Path.cwd().resolve():
@@ -106,6 +88,8 @@ def _cache_candidates() -> list[Path]:
         candidates.append(Path(home) / ".cache" / "vsrv")
     if environ.get("XDG_RUNTIME_DIR"):
         candidates.append(Path(environ["XDG_RUNTIME_DIR"]) / "vsrv")
+    import tempfile
+
     candidates.append(Path(tempfile.gettempdir()) / f"vsrv-{os.geteuid()}")
     return candidates
 
@@ -117,6 +101,11 @@ def private_folder(name: str) -> Path:
 
 def _private_dir(path: Path) -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return check_private(path)
+
+
+def check_private(path: Path) -> Path:
+    """`path`, a folder that only we can change. Raises ConfigError."""
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigError(f"cache folder {path} is a symbolic link or a file")
@@ -136,6 +125,8 @@ def private_copy(folder: str) -> Path:
     a kernel is compiled from several. Therefore such sources are always taken from a copy below `cache_dir()`, named after a hash
     of names, contents and the Python version, so that another text never meets an old cache.
     """
+    import hashlib
+
     files = _sources(folder)
     digest = hashlib.sha256(sys.version.encode())
     for name, data in files:
@@ -145,32 +136,50 @@ def private_copy(folder: str) -> Path:
 
 def _sources(folder: str) -> list[tuple[str, bytes]]:
     """Every Python source below vsrv/`folder` as (path relative to the folder's parent, bytes), sorted."""
-    path, parent = archive(), folder.rpartition("/")[0]
-    if path is None:
+    parent = folder.rpartition("/")[0]
+    if archive.path() is None:
         root = Path(__file__).parent
         found = (root / folder).rglob("*.py")
         return sorted((str(f.relative_to(root / parent)), f.read_bytes()) for f in found)
-    with zipfile.ZipFile(path) as zipped:
-        names = [n for n in zipped.namelist() if n.startswith(f"vsrv/{folder}/") and n.endswith(".py")]
-        return sorted((n.removeprefix(f"vsrv/{parent}/"), zipped.read(n)) for n in names)
+    members = archive.members(f"vsrv/{folder}/")
+    return [(n.removeprefix(f"vsrv/{parent}/"), data) for n, data in members if n.endswith(".py")]
 
 
 def unpack_package_folder(folder: str) -> Path:
-    """A real folder with the files of package folder `folder` ("demo"); a private copy when vsrv runs from an archive."""
-    path = archive()
-    if path is None:
+    """A real folder with the files of package folder `folder` ("demo").
+
+    When vsrv runs from an archive it is a private copy, but for what `embedded` gives in place.
+    """
+    if archive.path() is None:
         return Path(__file__).parent / folder
-    with zipfile.ZipFile(path) as zipped:
-        names = [n for n in zipped.namelist() if n.startswith(f"vsrv/{folder}/") and not n.endswith("/")]
-        files = sorted((n.removeprefix("vsrv/"), zipped.read(n)) for n in names)
+    import hashlib
+
+    files = [(n.removeprefix("vsrv/"), data) for n, data in archive.members(f"vsrv/{folder}/")]
     digest = hashlib.sha256()
     for name, data in files:
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return _unpacked(files, f"{folder}-{digest.hexdigest()[:32]}") / folder
 
 
+def embedded(path: Path) -> memoryview | None:
+    """The bytes of a file that `unpack_package_folder` has left in the archive, mapped in place; None for any other path."""
+    view = archive.mapped(f"vsrv/{path.parent.name}/{path.name}") if archive.is_mapped(path.name) else None
+    return view if view is not None and path.parent == unpack_package_folder(path.parent.name) else None
+
+
+def package_data(name: str) -> bytes | None:
+    """A small data file of the package ("locks/cpu.txt"), None if it is not there."""
+    if archive.path() is None:
+        file = Path(__file__).parent / name
+        return file.read_bytes() if file.is_file() else None
+    return dict(archive.members(f"vsrv/{name}")).get(f"vsrv/{name}")
+
+
 def _unpacked(files: list[tuple[str, bytes]], name: str) -> Path:
     """Write `files` below the cache folder `name` once, atomically: two starts at the same time both succeed."""
+    import shutil
+    import tempfile
+
     target = cache_dir() / name
     if target.is_dir():
         return _private_dir(target)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import vsrv
-from vsrv import parsers
+from vsrv import parsers, requirements
+from vsrv.client import parsers as client_parsers
 from vsrv.commands import Command
-from vsrv.config import BenchOptions, ServeConfig, resolve, shown, shown_differences
+from vsrv.config import BenchOptions, ServeConfig, combine, resolve
+from vsrv.config_text import shown, shown_differences
 from vsrv.errors import ConfigError
 from vsrv.flags import Parser, help_wanted, parse, serve_help
 from vsrv.log import complain
 
+_PACKAGES = (
+    "torch numba tokenizers jinja2 llguidance safetensors h11 orjson prometheus_client cryptography".split()
+)
 EXIT_USAGE, EXIT_CONFIG = 2, 78  # sysexits.h: EX_CONFIG
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; returns the exit status (0, 1, 2 usage, 78 configuration)."""
+    """Run one command; returns the exit status (0, 1, 2 usage, 78 configuration, 130 and 141 for what ended it)."""
     name, rest = (arguments[0], list(arguments[1:])) if arguments else ("--help", [])
     if name in ("-h", "--help", "help"):
         print(_help(), end="")
@@ -33,12 +39,19 @@ def main(arguments: Sequence[str]) -> int:
         print(f"vsrv: no command {name!r}; there are {names}", file=sys.stderr)
         return EXIT_USAGE
     try:
+        if not command.bare and help_wanted(rest) is None and requirements.lacking():
+            from vsrv import environments
+
+            environments.suit(list(arguments))
         return command.run(rest)
     except ConfigError as error:
         complain("error", str(error))
         return EXIT_CONFIG
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `vsrv … | head`: nobody reads on; what is left must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _help() -> str:
@@ -109,7 +122,7 @@ def _check(arguments: list[str]) -> int:
     own, rest = check_parser().parse_known_args(arguments)
     from vsrv import check
 
-    return check.run(lambda: resolve(parse(rest), os.environ, False), own.json)
+    return check.run(lambda: combine(parse(rest), os.environ), own.json)
 
 
 def keys_parser() -> argparse.ArgumentParser:
@@ -127,13 +140,63 @@ def _keys(arguments: list[str]) -> int:
 
 def version_parser() -> argparse.ArgumentParser:
     """`vsrv version`."""
-    return Parser(prog="vsrv version", description="Print the version.")
+    parser = Parser(prog="vsrv version", description="Print the version.")
+    parser.add_argument("--json", action="store_true", help="also what it runs on: Python, OpenSSL, packages")
+    return parser
 
 
 def _version(arguments: list[str]) -> int:
-    version_parser().parse_args(arguments)
-    print(f"vsrv {vsrv.__version__}")
+    given, facts = version_parser().parse_args(arguments), requirements.stamp()
+    if given.json:
+        print(json.dumps(_surroundings(facts), indent=1))
+        return 0
+    built = (
+        f" (archive of commit {facts['commit'] or 'unknown'}, for Python {facts['python']})" if facts else ""
+    )
+    print(f"vsrv {vsrv.__version__}{built}")
     return 0
+
+
+def _surroundings(archive: object) -> dict[str, object]:
+    """What a report of a problem should name. Nothing is imported for it; a package that is not there is null."""
+    import platform
+    import ssl
+    from importlib import metadata
+
+    packages: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = None
+    return {
+        "version": vsrv.__version__,
+        "archive": archive or None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "openssl": ssl.OPENSSL_VERSION,
+        "packages": packages,
+    }
+
+
+def setup_parser() -> argparse.ArgumentParser:
+    """`vsrv setup`."""
+    from vsrv import setup
+
+    return setup.add_arguments(
+        Parser(
+            prog="vsrv setup",
+            description="Make a private environment in the cache folder, with every package at the release and the SHA-256 of a lock, for a "
+            "vsrv.pyz whose Python lacks its packages. It is made once; every later start goes over into it.",
+        )
+    )
+
+
+def _setup(arguments: list[str]) -> int:
+    given = setup_parser().parse_args(arguments)
+    from vsrv import setup
+
+    return setup.run(given)
 
 
 def _resolved(arguments: list[str], with_files: bool = True) -> ServeConfig:
@@ -176,6 +239,27 @@ def _bench(arguments: list[str]) -> int:
     from vsrv import bench
 
     return bench.run(BenchOptions(**options))
+
+
+def _chat(arguments: list[str]) -> int:
+    given = client_parsers.chat_parser().parse_args(arguments)
+    from vsrv.client import commands
+
+    return commands.run_chat(given)
+
+
+def _complete(arguments: list[str]) -> int:
+    given = client_parsers.complete_parser().parse_args(arguments)
+    from vsrv.client import commands
+
+    return commands.run_complete(given)
+
+
+def _run_batch(arguments: list[str]) -> int:
+    given, rest = client_parsers.batch_parser().parse_known_args(arguments)
+    from vsrv.client import commands
+
+    return commands.run_batch(given, rest)
 
 
 def docs_parser() -> argparse.ArgumentParser:
@@ -231,6 +315,31 @@ COMMANDS: tuple[Command, ...] = (
         check_parser,
         True,
     ),
+    Command(
+        "chat",
+        "[MESSAGE]",
+        "talk with a server in the terminal",
+        _chat,
+        client_parsers.chat_parser,
+        bare=True,
+    ),
+    Command(
+        "complete",
+        "[PROMPT]",
+        "write what a model makes of a beginning",
+        _complete,
+        client_parsers.complete_parser,
+        bare=True,
+    ),
+    Command(
+        "run-batch",
+        "[MODEL]",
+        "send a file of requests and write a file of results, resumable",
+        _run_batch,
+        client_parsers.batch_parser,
+        True,
+        bare=True,
+    ),
     Command("bench", "", "measure an OpenAI-compatible server", _bench, parsers.bench_parser),
     Command(
         "cert",
@@ -239,7 +348,9 @@ COMMANDS: tuple[Command, ...] = (
         _cert,
         parsers.cert_parser,
     ),
-    Command("keys", "", "make, list, revoke and rotate the keys of a key file", _keys, keys_parser),
+    Command(
+        "keys", "", "make, list, revoke and rotate the keys of a key file", _keys, keys_parser, bare=True
+    ),
     Command(
         "config",
         "",
@@ -247,6 +358,7 @@ COMMANDS: tuple[Command, ...] = (
         _config,
         config_parser,
         True,
+        bare=True,
     ),
     Command(
         "docs",
@@ -254,6 +366,7 @@ COMMANDS: tuple[Command, ...] = (
         "print a manual page, the configuration reference or an example configuration",
         _docs,
         docs_parser,
+        bare=True,
     ),
     Command(
         "completion",
@@ -261,6 +374,15 @@ COMMANDS: tuple[Command, ...] = (
         "print the completion script of a shell",
         _completion,
         parsers.completion_parser,
+        bare=True,
     ),
-    Command("version", "", "print the version", _version, version_parser),
+    Command(
+        "setup",
+        "[--cpu|--cuda]",
+        "make the private environment of the one-file archive",
+        _setup,
+        setup_parser,
+        bare=True,
+    ),
+    Command("version", "", "print the version", _version, version_parser, bare=True),
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Command:
     """One subcommand. `parser` is what its help, man page and completion are made from; with `serve_flags` it knows only the
-    command's own switches and every flag of `vsrv serve` goes with them."""
+    command's own switches and every flag of `vsrv serve` goes with them. `bare` ones need the standard library alone."""
 
     name: str
     arguments: str
@@ -18,3 +18,4 @@ class Command:
     run: Callable[[list[str]], int]
     parser: Callable[[], argparse.ArgumentParser]
     serve_flags: bool = False
+    bare: bool = False

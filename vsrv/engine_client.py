@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, replace
 
+from vsrv.archive import inherited
 from vsrv.boot import child_command
 from vsrv.config import EngineConfig
 from vsrv.errors import EngineError, FrameError, UserError
@@ -215,7 +216,7 @@ class EngineClient(asyncio.Protocol):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
             command = [*child_command("_engine"), "--fd", str(theirs.fileno())]
             self._process = process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=write_end
+                *command, pass_fds=inherited(theirs.fileno()), stdin=subprocess.DEVNULL, stderr=write_end
             )
         except OSError:  # no process to be had: the caller tells it
             ours.close()

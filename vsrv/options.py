@@ -67,7 +67,32 @@ SAMPLING: Mapping[str, SamplingBound] = {
     )
 }
 
-_NO_TOOLS = "tool calls are not in this version; leave the flag out and do not send `tools`"
+TOOL_PARSERS = (  # rows and aliases of text/tools.py
+    "none",
+    "hermes",
+    "llama3_json",
+    "pythonic",
+    "mistral",
+    "qwen3_coder",
+    "qwen3_json",
+    "granite4",
+    "llama4_json",
+    "qwen3_xml",
+)
+REASONING_PARSERS = (  # rows and aliases of text/reasoning.py
+    "none",
+    "qwen3",
+    "deepseek_r1",
+    "mistral",
+    "granite",
+    "deepseek_v3",
+    "glm45",
+    "holo2",
+    "mimo",
+    "nemotron_v3",
+    "step3p5",
+    "minimax_m2",
+)
 
 _PICKLED = "pickled weights are programs; convert the checkpoint to safetensors"
 _SAFETENSORS = "only safetensors files are read; use auto and a folder that has them"
@@ -90,6 +115,11 @@ _LOAD_FORMATS = {
         _SAFETENSORS,
     ),
 }
+
+_KV_DTYPES = dict.fromkeys(
+    ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla", "nvfp4", "int8_per_token_head"),
+    "the KV cache has the weights' type in this version: change --dtype",
+)
 
 OPTIONS: tuple[Option, ...] = (
     # network
@@ -366,8 +396,7 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         None,
         "model",
-        "other tokenizer",
-        refused="put the tokenizer.json into the model folder: weights and tokenizer belong together",
+        "folder with another tokenizer.json, tokenizer_config.json and chat template than the model's",
     ),
     Option(
         "runner",
@@ -411,8 +440,7 @@ OPTIONS: tuple[Option, ...] = (
         "json",
         {},
         "model",
-        "grammar settings",
-        refused="structured outputs are not in this version",
+        "JSON object of defaults for structured outputs: disable_any_whitespace (compact JSON), disable_additional_properties",
     ),
     # chat
     Option(
@@ -450,15 +478,35 @@ OPTIONS: tuple[Option, ...] = (
         high=3600,
     ),
     Option("return-tokens-as-token-ids", "bool", False, "chat", "logprob tokens as token_id:N"),
-    Option("enable-auto-tool-choice", "bool", False, "chat", "tool_choice auto", refused=_NO_TOOLS),
-    Option("tool-call-parser", "str", None, "chat", "tool call format", refused=_NO_TOOLS),
+    Option(
+        "enable-auto-tool-choice",
+        "bool",
+        False,
+        "chat",
+        "accepted for vLLM's command lines: requests with tools may always let the model choose",
+    ),
+    Option(
+        "tool-call-parser",
+        "str",
+        "",
+        "chat",
+        "format of the model's tool calls; empty: what its chat template is made for; none: no tools",
+        choices=("", *TOOL_PARSERS),
+    ),
+    Option(
+        "exclude-tools-when-tool-choice-none",
+        "bool",
+        False,
+        "chat",
+        "do not show a request's tools to the model where its tool_choice is none",
+    ),
     Option(
         "reasoning-parser",
         "str",
         "",
         "chat",
-        "reasoning format",
-        refused="reasoning is not split from the answer in this version; it arrives as content",
+        "tags around the model's thinking; empty: what its chat template is made for; none: thinking stays in the answer",
+        choices=("", *REASONING_PARSERS),
     ),
     # performance
     Option(
@@ -540,8 +588,9 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         "auto",
         "performance",
-        "type of the KV cache",
-        refused="the KV cache has the weights' type in this version: change --dtype",
+        "type of the KV cache; it is the weights' type, and any other is an error",
+        choices=("auto", "bfloat16", "float16", "float32"),
+        refusals=_KV_DTYPES,
     ),
     Option(
         "enable-prefix-caching",
@@ -637,6 +686,16 @@ OPTIONS: tuple[Option, ...] = (
         high=86400,
     ),
     Option(
+        "prepare-timeout",
+        "float",
+        10.0,
+        "performance",
+        "seconds that chat template, tokenizing and grammar of one request may take, then 400",
+        low=0.1,
+        high=600,
+        env=("VLLM_CHAT_TEMPLATE_RENDER_TIMEOUT",),
+    ),
+    Option(
         "max-n-sequences",
         "int",
         64,
@@ -668,7 +727,11 @@ OPTIONS: tuple[Option, ...] = (
         refused="one device for each model in this version; run several servers behind a load balancer",
     ),
     Option(
-        "device-ids", "str", None, "performance", "GPUs to use", refused="set CUDA_VISIBLE_DEVICES instead"
+        "device-ids",
+        "str",
+        None,
+        "performance",
+        "number or UUID of the GPU to use, as nvidia-smi -L shows it; instead of CUDA_VISIBLE_DEVICES",
     ),
     # operation
     Option(
@@ -748,7 +811,40 @@ OPTIONS: tuple[Option, ...] = (
         "operation",
         "comma-separated paths without a log line",
     ),
-    Option("disable-log-stats", "bool", False, "operation", "no vllm:* engine metrics"),
+    Option("disable-log-stats", "bool", False, "operation", "no vllm:* engine metrics and no line of them"),
+    Option(
+        "log-stats-interval",
+        "float",
+        10.0,
+        "operation",
+        "seconds between two lines of throughput, queue and cache while the engine works; 0 = never",
+        low=0,
+        high=86400,
+        env=("VLLM_LOG_STATS_INTERVAL",),
+    ),
+    Option(
+        "enable-tokenizer-info-endpoint",
+        "bool",
+        False,
+        "operation",
+        "GET /tokenizer_info tells tokenizer_config.json and the chat template, as lm-evaluation-harness asks for",
+    ),
+    Option(
+        "disable-fastapi-docs",
+        "bool",
+        False,
+        "operation",
+        "no /openapi.json",
+    ),
+    Option(
+        "fingerprint-mode",
+        "str",
+        "full",
+        "operation",
+        "system_fingerprint of answers: hash of version, model and settings; full has the version in front; custom is --fingerprint-value; none is null",
+        choices=("full", "hash", "custom", "none"),
+    ),
+    Option("fingerprint-value", "str", None, "operation", "system_fingerprint for --fingerprint-mode custom"),
     Option(
         "enable-request-id-headers",
         "bool",

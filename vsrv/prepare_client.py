@@ -14,6 +14,7 @@ from pathlib import Path
 from vsrv.api.prepare import Prepared, Preparer
 from vsrv.api.schema import ModelFacts
 from vsrv.api.structured import ChildNeeded
+from vsrv.archive import inherited
 from vsrv.boot import child_command
 from vsrv.errors import ConfigError, UserError
 from vsrv.prepare_worker import BROKEN, DIALECTS, HEADER, INIT, PREPARE, REFUSED
@@ -50,7 +51,7 @@ class PrepareClient:
         ours, theirs = socket.socketpair()
         command = [*child_command("_prepare"), "--fd", str(theirs.fileno())]
         self._process = await asyncio.create_subprocess_exec(
-            *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            *command, pass_fds=inherited(theirs.fileno()), stdin=subprocess.DEVNULL
         )
         theirs.close()
         self._reader, self._writer = await asyncio.open_connection(sock=ours)

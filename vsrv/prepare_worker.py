@@ -18,12 +18,27 @@ from vsrv.api.prepare import Preparer
 from vsrv.api.schema import ModelFacts, SamplingDefaults
 from vsrv.errors import ConfigError, UserError
 from vsrv.text.grammar import GrammarChecker
-from vsrv.text.template import ChatTemplate, load_template_source, tokenizer_config
+from vsrv.text.template import (
+    ChatTemplate,
+    load_template_source,
+    load_tool_template_source,
+    tokenizer_config,
+)
 from vsrv.text.tokenizer import Tokenizer
 
 HEADER = struct.Struct("<IIB")
 INIT, PREPARE, RESULT, REFUSED, BROKEN = 1, 2, 3, 4, 5
-DIALECTS = ("chat", "completions", "tokenize", "embeddings", "rerank", "score")
+DIALECTS = (
+    "chat",
+    "completions",
+    "tokenize",
+    "messages",
+    "count_tokens",
+    "responses",
+    "embeddings",
+    "rerank",
+    "score",
+)
 _MEMORY_BYTES = 4 << 30  # of address space: far above an honest request, far below the host
 
 
@@ -60,7 +75,10 @@ def build_preparer(
 ) -> Preparer:
     """A Preparer for a model folder; with `checker` it prepares requests with grammars too. Raises ConfigError."""
     source = load_template_source(folder, chat_template)
-    template = None if source is None else ChatTemplate(source, tokenizer_config(folder))
+    template = None
+    if source is not None:
+        config, own = tokenizer_config(folder), load_tool_template_source(folder, chat_template)
+        template = ChatTemplate(source, config, None if own is None else ChatTemplate(own, config))
     return Preparer(tokenizer, template, facts, checker)
 
 
@@ -75,8 +93,9 @@ def facts_of(table: dict[str, Any]) -> ModelFacts:
 def _build(settings: dict[str, Any]) -> Preparer:
     folder = Path(settings["folder"])
     tokenizer = Tokenizer(folder)
-    checker = GrammarChecker(folder, tokenizer.special)
-    return build_preparer(folder, settings["chat_template"], facts_of(settings["facts"]), tokenizer, checker)
+    facts = facts_of(settings["facts"])
+    checker = GrammarChecker(folder, tokenizer.marks, facts.compact_json, facts.closed_objects)
+    return build_preparer(folder, settings["chat_template"], facts, tokenizer, checker)
 
 
 def _answer(preparer: Preparer | None, payload: bytes) -> tuple[int, bytes]:

@@ -16,19 +16,22 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsrv import boot
-from vsrv.config import ServeConfig, is_loopback, sampling_value
+from vsrv.api.refusals import error_response
+from vsrv.config import ServeConfig, is_loopback
 from vsrv.errors import ConfigError, EngineError, UserError
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
 from vsrv.log import Log, complain
+from vsrv.option_values import sampling_value
 from vsrv.options import SAMPLING
+from vsrv.stats_line import StatsLine
 from vsrv.systemd import Notifier, inherited_socket
 
 if TYPE_CHECKING:
@@ -47,6 +50,17 @@ _HANDOVER_S = 0.5  # for requests on their way when the socket is handed over
 _PROBES = frozenset(("/livez", "/readyz", "/health", "/ping", "/metrics", "/version", "/load"))
 SPARE_FDS = 256  # beside the connections: engine, prepare child, model files, log
 Reread = Callable[[], ServeConfig]
+# options by which answers of the same model differ: they enter system_fingerprint
+_SHAPE_ANSWERS = (
+    "dtype",
+    "seed",
+    "device",
+    "hf-overrides",
+    "generation-config",
+    "override-generation-config",
+    "chat-template",
+    "default-chat-template-kwargs",
+)
 _DEMO_NAME = "demo"
 _FIRST_TRY = {  # a request for each kind of model, shown at start
     "generate": ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "Hello!"}]}'),
@@ -61,6 +75,7 @@ def run(config: ServeConfig, reread: Reread | None = None) -> int:
     Raises ConfigError before the port is bound.
     """
     boot.dump_stacks_on_signal()
+    choose_gpu(config, os.environ)
     tls = _tls(config)
     trusted = TrustedProxies(config.get("forwarded-allow-ips"))
     notifier = Notifier(os.environ)
@@ -80,6 +95,12 @@ def run(config: ServeConfig, reread: Reread | None = None) -> int:
             Path(config.get("uds")).unlink(missing_ok=True)
 
 
+def choose_gpu(config: ServeConfig, environ: MutableMapping[str, str]) -> None:
+    """--device-ids, for this process and its children, before anything looks for a GPU."""
+    if config.get("device-ids") is not None:
+        environ["CUDA_VISIBLE_DEVICES"] = config.get("device-ids")
+
+
 def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
     """Rule R22 for a socket that systemd bound: --host says nothing about it."""
     if sock.family == socket.AF_UNIX or is_loopback(sock.getsockname()[0]):
@@ -89,6 +110,11 @@ def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
             f"the socket of systemd on {sock.getsockname()[0]} can be reached by others and no key is set: "
             "give --api-key or --allow-unauthenticated"
         )
+
+
+def asks_for_certificates(config: ServeConfig) -> bool:
+    """Whether clients are asked for a certificate that can be verified."""
+    return bool(config.get("ssl-certfile") and config.get("ssl-ca-certs") and config.get("ssl-cert-reqs"))
 
 
 def _has_keys(config: ServeConfig) -> bool:
@@ -222,6 +248,7 @@ class Front:
         self._began = time.monotonic()
         self._signals = 0
         self._stop = asyncio.Event()
+        self._stats = StatsLine(0.0 if config.get("disable-log-stats") else config.get("log-stats-interval"))
         self._settled = asyncio.Event()  # loading has ended, well or not
         limits = Limits(
             max_head_bytes=config.get("h11-max-incomplete-event-size"),
@@ -233,13 +260,13 @@ class Front:
         self._server = HttpServer(
             self._app,
             limits,
-            _plain_error,
+            error_response,
             self._log.event,
             config.get("root-path").rstrip("/"),
             around.trusted,
         )
         self._metrics_socket = _listen_for_metrics(config)
-        self._metrics_server = HttpServer(self._scrape, limits, _plain_error, self._log.event)
+        self._metrics_server = HttpServer(self._scrape, limits, error_response, self._log.event)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -302,6 +329,9 @@ class Front:
         pause = min(_TICK_S, self._notifier.watchdog_interval_s or _TICK_S)
         while True:
             self._beat()
+            line = self._stats.due(time.monotonic(), self._engine.beat if self._engine is not None else None)
+            if line is not None:
+                self._log.event("info", line)
             if self._tls is not None:
                 self._warn_of_expiry(self._tls)
                 if self._config.get("enable-ssl-refresh") and self._tls.has_changed():
@@ -443,7 +473,12 @@ class Front:
             raise
         from vsrv.prepare_client import PrepareClient
 
-        self._prepare = PrepareClient(folder, config.get("chat-template"), 10.0, self._engine_line)
+        self._prepare = PrepareClient(
+            config.text_folder(folder),
+            config.get("chat-template"),
+            config.get("prepare-timeout"),
+            self._engine_line,
+        )
         await self._prepare.start()
         await self._wait_for_engine(engine, self._supervisor)
         assert engine.ready is not None
@@ -585,17 +620,7 @@ def _loading_answer(request: Request, phase: str, engine: EngineClient | None, e
         phase, fraction = engine.loading.phase, engine.loading.fraction
     done = f", {fraction:.0%} done" if fraction else ""
     message = f"the model is loading ({phase}{done}, {elapsed_s:.0f} s so far); try again soon"
-    return _plain_error(UserError(503, "model_loading", message, None, 2.0), request.id)
-
-
-def _plain_error(error: UserError, request_id: str) -> Response:
-    """OpenAI's error body with the standard library's JSON: nothing of the api folder is loaded yet when it is first needed."""
-    headers = [("content-type", "application/json")]
-    if error.retry_after_s is not None:
-        headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    table = {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
-    return Response(error.status, headers, json.dumps(table).encode())
+    return error_response(UserError(503, "model_loading", message, None, 2.0), request.id, request.path)
 
 
 def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient, PrepareClient, Log], Any]:
@@ -609,10 +634,12 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
     from vsrv.api.parts import ApiOptions, Parts
     from vsrv.metrics import Metrics
     from vsrv.prepare_worker import build_preparer
+    from vsrv.text.template import tokenizer_info
     from vsrv.text.tokenizer import Tokenizer
 
     get = config.get
-    tokenizer = Tokenizer(folder)
+    text_folder = config.text_folder(folder)
+    tokenizer = Tokenizer(text_folder)
     policy = KeyPolicy(get("prefix-cache-scope"), get("metrics-auth") == "key")
     key_file = Path(get("api-key-file")) if get("api-key-file") else None
 
@@ -637,11 +664,13 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
         await prepare.configure(
             facts,
             build_preparer(
-                folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
+                text_folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
             ),
         )
         metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
         room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
+        # a place of the queue is one sequence, or a group of inputs of which vectors are made
+        ahead = room.spare if "generate" in facts.tasks else room.slots
         parts = Parts(
             engine=engine,
             prepare=prepare,
@@ -665,7 +694,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 ),
                 metrics,
                 room,
-                lambda: engine.beat is not None and engine.beat.num_waiting > room.spare,
+                lambda: engine.beat is not None and engine.beat.num_waiting > ahead,
             ),
         )
         style = ChatStyle(
@@ -685,11 +714,15 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
                 fingerprint=_fingerprint(config, folder),
                 created=int((folder / "config.json").stat().st_mtime),
+                has_openapi=not get("disable-fastapi-docs"),
+                tokenizer_info=tokenizer_info(text_folder, get("chat-template"))
+                if get("enable-tokenizer-info-endpoint")
+                else None,
                 root_path=get("root-path").rstrip("/"),
             ),
         )
         app.watch_keys()
-        if parts.keys.knows_certificates and not (get("ssl-ca-certs") and get("ssl-cert-reqs")):
+        if parts.keys.knows_certificates and not asks_for_certificates(config):
             log.event(
                 "warning",
                 f"{key_file} names client certificates, which nobody is asked for: "
@@ -714,7 +747,7 @@ def model_facts(
 
     get = config.get
     generation = _generation_config(config, folder)
-    eos_text = special_token_text(tokenizer_config(folder), "eos_token")
+    eos_text = special_token_text(tokenizer_config(config.text_folder(folder)), "eos_token")
     eos = tokenizer.token_to_id(eos_text) if eos_text else None
     listed = generation.get("eos_token_id", _json(folder / "config.json").get("eos_token_id"))
     ids = [
@@ -724,7 +757,7 @@ def model_facts(
     ]
     if eos is None and ids:
         eos = ids[0]
-    model = get("model")
+    model, structured = get("model"), get("structured-outputs-config")
     names = get("served-model-name") or (_DEMO_NAME if model is None else model.rstrip("/"),)
     return ModelFacts(
         served_names=names,
@@ -739,6 +772,11 @@ def model_facts(
         template_variables=get("default-chat-template-kwargs"),
         response_role=get("response-role"),
         content_format=get("chat-template-content-format"),
+        tool_parser=get("tool-call-parser"),
+        reasoning_parser=get("reasoning-parser"),
+        hide_unused_tools=get("exclude-tools-when-tool-choice-none"),
+        compact_json=structured.get("disable_any_whitespace", False),
+        closed_objects=structured.get("disable_additional_properties", False),
     )
 
 
@@ -793,17 +831,20 @@ def _json(path: Path) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-def _fingerprint(config: ServeConfig, folder: Path) -> str:
-    """Changes when version, model or the settings that change answers do; the same after a restart."""
+def _fingerprint(config: ServeConfig, folder: Path) -> str | None:
+    """Changes when version, model or the settings that change answers do; the same after a restart. See --fingerprint-mode."""
     import hashlib
 
     import vsrv
 
-    facts = [
-        vsrv.__version__,
-        config.get("dtype"),
-        (folder / "config.json").read_text(),
-        str(config.get("seed")),
-    ]
+    files = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
+    facts = [vsrv.__version__, *(str(config.get(name)) for name in _SHAPE_ANSWERS)]
+    facts += [(folder / name).read_text() for name in files if (folder / name).is_file()]
     facts += [str(sorted((p.name, p.stat().st_size) for p in folder.glob("*.safetensors")))]
-    return "vsrv-" + hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+    modes = {
+        "full": f"vsrv-{vsrv.__version__}-{digest}",
+        "hash": digest,
+        "custom": config.get("fingerprint-value"),
+    }
+    return modes.get(config.get("fingerprint-mode"))

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from started import Server, start
+
+from vsrv import boot
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +33,25 @@ def server() -> Iterator[Server]:
     finally:
         if started.process is not None and started.process.poll() is None:
             started.stop()
+
+
+@pytest.fixture(scope="session")
+def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive, built from this checkout. Shared: copy it before you change it."""
+    output = tmp_path_factory.mktemp("dist") / "vsrv.pyz"
+    build = [sys.executable, str(ROOT / "build_zipapp.py"), "--output", str(output)]
+    subprocess.run(build, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    return output
+
+
+@pytest.fixture(scope="session")
+def warm_cache(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder with the CPU's kernels compiled, to start from a copy of it: compiling takes a minute.
+
+    Checkout and archive have the same sources, and so the same kernels; the shared server has compiled them.
+    """
+    kernels = boot.private_copy("kernels/cpu")
+    folder = tmp_path_factory.mktemp("warm") / "vsrv"
+    folder.mkdir(mode=0o700)
+    shutil.copytree(kernels, folder / kernels.name)
+    return folder

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -49,23 +50,28 @@ class Server:
         return status, json.loads(data)
 
     def request(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> tuple[int, bytes, dict[str, str]]:
         request = urllib.request.Request(self.url + path, body, headers or {}, method=method)
         if body is not None:
             request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=60, context=context) as response:
                 return response.status, response.read(), {k.lower(): v for k, v in response.headers.items()}
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read(), {k.lower(): v for k, v in error.headers.items()}
 
-    def wait_ready(self, limit_s: float = READY_S) -> None:
+    def wait_ready(self, limit_s: float = READY_S, context: ssl.SSLContext | None = None) -> None:
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             try:
-                if self.get("/readyz")[0] == 200:
+                if self.request("GET", "/readyz", None, context=context)[0] == 200:
                     return
             except (urllib.error.URLError, ConnectionError):
                 pass  # not listening yet: the next round tells
@@ -92,9 +98,10 @@ def start(
     *arguments: str,
     program: tuple[str, ...] = (sys.executable, "-m", "vsrv"),
     env: dict[str, str] | None = None,
+    port: int | None = None,
 ) -> Server:
-    """Start `vsrv serve ARGUMENTS` on a free port; does not wait until it is ready."""
-    port = free_port()
+    """Start `vsrv serve ARGUMENTS` on a free port, or on `port`; does not wait until it is ready."""
+    port = port or free_port()
     handle, name = tempfile.mkstemp(prefix="vsrv-test-", suffix=".log")
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("VSRV_", "VLLM_"))}
     environ.update(env or {})

@@ -1,4 +1,4 @@
-"""Start, stop, keys, TLS, configuration errors and the archive, each with a server process of its own."""
+"""Start, stop, keys, TLS and configuration errors, each with a server process of its own."""
 
 from __future__ import annotations
 
@@ -236,24 +236,3 @@ def test_an_unsupported_model_is_refused_by_name(tmp_path: Path) -> None:
     assert process.returncode == 78, output
     assert "MambaForCausalLM" in output and "LlamaForCausalLM" in output
     assert "Traceback" not in output
-
-
-def test_the_archive_serves(tmp_path: Path) -> None:
-    archive = tmp_path / "vsrv.pyz"
-    subprocess.run(
-        [sys.executable, str(ROOT / "build_zipapp.py"), "--output", str(archive)], check=True, timeout=60
-    )
-    program = (sys.executable, str(archive))
-    shown = subprocess.run(
-        [*program, "version"], capture_output=True, text=True, timeout=30, cwd=tmp_path, check=True
-    )
-    assert "0.1.0" in shown.stdout
-    for _ in range(2):  # the second start takes the compiled kernels from the cache
-        server: Server = start(program=program, env={"VSRV_CACHE_DIR": str(tmp_path / "cache")})
-        try:
-            server.wait_ready()
-            status, answer = server.post("/v1/completions", {"prompt": "hello", "max_tokens": 4})
-            assert status == 200 and answer["object"] == "text_completion"
-        finally:
-            assert server.stop() == 0
-    assert list((tmp_path / "cache").glob("kernels-cpu-*/cpu/**/*.nbc"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -43,7 +44,7 @@ def tree(tmp_path: Path) -> Path:
     """A copy of the package with the sample kernels in it and in its table of shipped ones."""
     root = tmp_path / "tree"
     shutil.copytree(ROOT / "vsrv", root / "vsrv", ignore=shutil.ignore_patterns("__pycache__", "demo"))
-    for name in ("build_zipapp.py", "LICENSE"):
+    for name in ("build_zipapp.py", "LICENSE", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
     shutil.copy(Path(sample_kernels.__file__), root / "vsrv/kernels/cuda/sample_kernels.py")
     (root / "vsrv/kernels/cuda/variants.py").write_text(TABLE)
@@ -285,6 +286,11 @@ def test_archive_ships_cubins_for_a_host_without_a_compiler(tree: Path, tmp_path
         cubins = [member for member in zipped.infolist() if member.filename.endswith(".cubin")]
     assert len(cubins) == 4
     assert {member.compress_type for member in cubins} == {zipfile.ZIP_STORED}
+    data = archives[0].read_bytes()
+    for member in cubins:  # in place: an ELF image wants its sections aligned as in a file of its own
+        name, extra = struct.unpack_from("<HH", data, member.header_offset + 26)
+        begin = member.header_offset + 30 + name + extra
+        assert begin % 128 == 0 and data[begin : begin + 4] == ELF
     program = (
         "import sys\n"
         "sys.modules['numba'] = None\n"

@@ -23,7 +23,7 @@ from vsrv.api.cors import Cors
 from vsrv.api.fairness import EngineRoom
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.prepare import Prepared, Preparer
-from vsrv.api.rendering import error_response
+from vsrv.api.refusals import error_response
 from vsrv.api.schema import ModelFacts
 from vsrv.engine_client import EngineClient
 from vsrv.http.server import HttpServer
@@ -223,7 +223,7 @@ class Site:
         self.engine = ScriptedEngine(self.tokenizer)
         facts = replace(ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2), **setup.facts)
         metrics = Metrics("m", setup.policy.metrics_need_key)
-        checker = GrammarChecker(folder, self.tokenizer.special)
+        checker = GrammarChecker(folder, self.tokenizer.marks)
         preparer = Preparer(self.tokenizer, ChatTemplate(setup.template, {}), facts, checker)
         self.admission = Admission(setup.limits, metrics, setup.room)
         log = Log("debug", setup.log_format, _Lines(self.lines))  # type: ignore[arg-type]

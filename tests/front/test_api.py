@@ -309,7 +309,7 @@ REFUSALS: list[tuple[str, Any, int, str, str | None]] = [
         "invalid_value",
         "prompt_logprobs",
     ),
-    ("chat/completions", {"messages": HELLO, "tools": [{}]}, 400, "unsupported_parameter", "tools"),
+    ("chat/completions", {"messages": HELLO, "tools": [{}]}, 400, "invalid_value", "tools[0].function"),
     (
         "chat/completions",
         {"messages": HELLO, "response_format": {"type": "xml"}},
@@ -366,14 +366,34 @@ REFUSALS: list[tuple[str, Any, int, str, str | None]] = [
     ("completions", {"prompt": [1.5]}, 400, "invalid_value", "prompt"),
     ("completions", {"prompt": "x" * 100000}, 400, "context_length_exceeded", "prompt"),
     ("completions", {"prompt": "x", "suffix": "y"}, 400, "unsupported_parameter", "suffix"),
+    ("completions", b'{"prompt": "x", "seed": -9223372036854775809}', 400, "invalid_value", "seed"),
+    ("completions", {"prompt": "x", "best_of": 3, "temperature": 0}, 400, "invalid_value", "best_of"),
+    ("completions", {"prompt": "x", "best_of": 2, "n": 3}, 400, "invalid_value", "best_of"),
+    ("completions", {"prompt": "x", "best_of": 2, "stream": True}, 400, "invalid_value", "best_of"),
+    ("chat/completions", {"messages": HELLO, "best_of": 2}, 400, "unsupported_parameter", "best_of"),
+    ("completions", {"prompt": "x", "use_beam_search": True, "n": 11}, 400, "invalid_value", "n"),
     (
         "completions",
-        {"prompt": "x", "use_beam_search": True},
+        {"prompt": "x", "use_beam_search": True, "n": 2, "best_of": 3},
+        400,
+        "invalid_value",
+        "best_of",
+    ),
+    (
+        "completions",
+        {"prompt": "x", "use_beam_search": True, "stop": "a"},
         400,
         "unsupported_parameter",
-        "use_beam_search",
+        "stop",
     ),
-    ("completions", {"prompt": "x", "best_of": 3}, 400, "unsupported_parameter", "best_of"),
+    (
+        "completions",
+        {"prompt": "x", "use_beam_search": True, "logit_bias": {"1": 1}},
+        400,
+        "unsupported_parameter",
+        "logit_bias",
+    ),
+    ("completions", {"prompt": "x", "length_penalty": 11}, 400, "invalid_value", "length_penalty"),
     (
         "completions",
         {"prompt": "x", "repetition_penalty": 5e-324},
@@ -823,7 +843,7 @@ def test_keys_cover_every_route(folder: Path) -> None:
     try:
         open_paths = {"/livez", "/readyz", "/health", "/ping", "/load", "/version", "/metrics"}
         for route in site.app.routes:
-            path = route.pattern.replace("{model:path}", "m")
+            path = re.sub(r"\{.*?\}", "m", route.pattern)
             for method in route.methods:
                 status, headers, _ = site.request(method, path, {} if method == "POST" else None)
                 assert (status == 401) == (path not in open_paths), (method, path, status)

@@ -42,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Site
     protocol_version = "HTTP/1.1"
     timeout = 30
+    counted = 0
 
     def log_message(self, format: str, *args: Any) -> None:
         return
@@ -69,14 +70,20 @@ class Handler(BaseHTTPRequestHandler):
             fault = site.faults.get(len(site.streamed), "")
             site.streamed.append({**body, "path": self.path})
             site.running += 1
+            self.counted = 1
             site.most = max(site.most, site.running)
         try:
             if fault == "503":
                 return self.whole(503, {"error": {"message": "busy"}})
             self.stream(body, fault)
         finally:
-            with site.lock:
-                site.running -= 1
+            self.leave()
+
+    def leave(self) -> None:
+        """The request counts as running until the client knows its end."""
+        with self.server.lock:
+            self.server.running -= self.counted
+            self.counted = 0
 
     def stream(self, body: dict[str, Any], fault: str) -> None:
         self.send_response(200)
@@ -108,6 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         self.event({"choices": [], "usage": usage})
         self.event("[DONE]")
         if self.server.chunked:
+            self.leave()
             self.wfile.write(b"0\r\n\r\n")
 
     def event(self, table: Any) -> None:

@@ -22,12 +22,17 @@ from vsrv.http.values import Limits
 from vsrv.keyfile import parse
 from vsrv.messages import Abort, Failed, FrameReader, Stop, encode
 from vsrv.text.grammar import GrammarChecker
+from vsrv.text.reasoning import FORMATS as REASONING_FORMATS
+from vsrv.text.reasoning import ReasoningSplitter
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
+from vsrv.text.tools import FORMATS as TOOL_FORMATS
+from vsrv.text.tools import ToolScanner
 
-DIALECTS = ("chat", "completions", "tokenize")
+DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses")
 LIMITS = Limits(max_head_bytes=2048, max_headers=20, max_target_bytes=512, max_body_bytes=4096)
 INSIDE = re.compile(r"0x[0-9a-f]{6,}|Traceback|object at|\.py\b|site-packages|orjson|<class")
+TOOLS = {"f": {"a": "integer", "b": "string", "c": "object"}}
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}{{ style }}"
 
 
@@ -89,7 +94,7 @@ def chunks(data: bytes) -> None:
 
 def request(data: bytes) -> None:
     """A body, whose first byte says which route it is for."""
-    dialect = DIALECTS[data[0] % 3] if data else "chat"
+    dialect = DIALECTS[data[0] % len(DIALECTS)] if data else "chat"
     try:
         prepared = preparer().prepare(dialect, data[1:])
     except UserError as error:
@@ -122,8 +127,8 @@ def preparer() -> Preparer:
     folder = Path(_folder().name)
     made.save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer(folder)
-    facts = ModelFacts(("m",), 200, tokenizer.vocab_size, 20, 2)
-    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.special))
+    facts = ModelFacts(("m",), 2000, tokenizer.vocab_size, 20, 2, tool_parser="hermes")
+    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.marks))
 
 
 def key_file(data: bytes) -> None:
@@ -148,6 +153,31 @@ def forwarded(data: bytes) -> None:
     """X-Forwarded-For behind a trusted proxy."""
     client = TrustedProxies(("10.0.0.0/8",)).client("10.0.0.1", data.decode("latin-1"))
     assert client.isprintable()
+
+
+def answers(data: bytes) -> None:
+    """A model's output in pieces, thinking and calls in it: the first two bytes choose the formats and where it is cut."""
+    forms = list(TOOL_FORMATS.values())
+    choice, cut = (data[0], data[1]) if len(data) > 1 else (0, 0)
+    form, thinking = (
+        forms[choice % len(forms)],
+        list(REASONING_FORMATS.values())[choice // 8 % len(REASONING_FORMATS)],
+    )
+    text = data[2:].decode("utf-8", "replace")
+    found = []
+    for pieces in ((text,), (text[:cut], text[cut:]), tuple(text)):
+        splitter, scanner = ReasoningSplitter(thinking, choice > 127, form.opens), ToolScanner(form, TOOLS)
+        split = [*map(splitter.feed, pieces), splitter.finish()]
+        scanned = [*(scanner.feed(part.content) for part in split), scanner.finish()]
+        calls: list[list[str]] = []
+        for delta in (delta for part in scanned for delta in part.calls):
+            if delta.name:
+                calls.append([delta.name, ""])
+            else:
+                calls[-1][1] += delta.arguments
+        found.append(("".join(p.reasoning for p in split), "".join(p.text for p in scanned), calls))
+    assert found[0] == found[1] == found[2]
+    found[0][1].encode()
 
 
 @dataclass(frozen=True)
@@ -175,11 +205,30 @@ TARGETS = {
         (
             b'\0{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"stop":["x"],"n":2}',
             b'\1{"prompt":["a",[1,2]],"max_tokens":3,"temperature":0.5,"logit_bias":{"3":-1},"logprobs":2,"seed":7}',
+            b'\0{"messages":[{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]},'
+            b'{"role":"tool","tool_call_id":"a","content":"x"}],"tools":[{"type":"function","function":{"name":"f","strict":true,'
+            b'"parameters":{"type":"object","properties":{"a":{"enum":[1]}}}}}],"tool_choice":"required"}',
             b'\2{"prompt":"hello","add_special_tokens":false,"return_token_strs":true}',
+            b'\3{"max_tokens":9,"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":"a"},{"role":"assistant",'
+            b'"content":[{"type":"thinking","thinking":"t","signature":"vsrv1.YQ=="},{"type":"text","text":"b"}]}],"stop_sequences":["x"]}',
+            b'\4{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"thinking":{"type":"disabled"}}',
+            b'\5{"instructions":"i","input":[{"type":"reasoning","summary":[],"encrypted_content":"vsrv1.YQ=="},{"role":"user",'
+            b'"content":[{"type":"input_text","text":"a"}]}],"include":["reasoning.encrypted_content"],"text":{"format":{"type":"text"}}}',
         ),
     ),
     "key_file": Target(
         key_file, (b"\0" + KEYS, b'\1{"keys":[{"id":"a","hash":"sha256:' + b"b" * 64 + b'"}]}')
+    ),
+    "answers": Target(
+        answers,
+        (
+            b'\x00\x05<think>\nhm\n</think>\n<tool_call>\n{"name": "f", "arguments": {"a": "}\\""}}\n</tool_call> x',
+            b'\x01\x09{"name": "f", "parameters": {"a": [1]}}; {"name": "f", "parameters": {}}',
+            b'\x02\x09[f(a=1, b=\'x\'), f("""y""", [None, {1: -2.5}])]',
+            b'\x03\x09[TOOL_CALLS][{"arguments": {"b": null}, "name": "f"}]',
+            b'\x03\x09a[TOOL_CALLS]f[CALL_ID]123456789[ARGS]{"b": 1}',
+            b"\x04\x09<tool_call>\n<function=f>\n<parameter=a>\n12\n</parameter>\n<parameter=b>\nx\n</parameter>\n</function>\n</tool_call>",
+        ),
     ),
     "frames": Target(frames, (encode(Abort(7)) + encode(Failed(3, "c", "m")) + encode(Stop()),)),
     "forwarded": Target(forwarded, (b"1.2.3.4, 10.0.0.7", b"[::1]:80,unknown, 10.1.1.1:99")),

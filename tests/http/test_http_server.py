@@ -24,7 +24,7 @@ from vsrv.http.values import Limits, Request, Response, StreamingResponse
 Reply = Response | StreamingResponse
 
 
-def error_body(error: UserError, request_id: str) -> Response:
+def error_body(error: UserError, request_id: str, path: str) -> Response:
     return Response(error.status, [("content-type", "text/plain")], error.message.encode())
 
 

@@ -119,7 +119,7 @@ class Recorder:
         self.seen.setdefault(request.client, []).append(f"{request.method} {request.path} {len(body)}")
         return Response(200, [], b"")
 
-    def error_body(self, error: UserError, request_id: str) -> Response:
+    def error_body(self, error: UserError, request_id: str, path: str) -> Response:
         return Response(error.status, [], b"")
 
     def log(self, level: str, text: str) -> None:

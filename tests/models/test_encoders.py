@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import transformers
 
 from vsrv import models
 from vsrv.engine.encoding import EncoderEngine, EncoderLimits, Network
+from vsrv.engine.gpu import TorchProducts, with_products
 from vsrv.engine.placement import Host
 from vsrv.errors import ConfigError, UnsupportedModelError
 from vsrv.kernels import Kernels
@@ -173,6 +175,29 @@ def test_a_batch_gives_the_same_bits_as_each_input_alone(tmp_path: Path, kernels
         (alone,) = vectors(engine, [Embed(100 + index, array("I", ids), len(ids))])
         assert torch.equal(alone, vector)
         assert abs(float(alone.norm()) - 1) < 1e-6
+
+
+def test_on_a_device_whose_products_are_torchs_the_vectors_are_the_same(
+    tmp_path: Path, kernels: Kernels
+) -> None:
+    """What a GPU runs, here on the CPU: weights as torch has them, activations of the weights' type."""
+    products = TorchProducts("cpu")
+    network = make(tmp_path, "Bert")
+    pooling_folder(tmp_path, "mean_tokens")
+    texts = sequences()
+    device = replace(with_products(kernels, products), activation_dtype=None)
+    got = vectors(engine_of(tmp_path, device), embeds(texts))
+    for ids, vector in zip(texts, got, strict=True):
+        expected = states(network, ids).mean(0)
+        assert torch.allclose(vector, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    spec = models.read_any(tmp_path, {}, "auto", {})
+    assert isinstance(spec, models.PoolingModelSpec) and isinstance(spec.network, EncoderSpec)
+    half = load_encoder(tmp_path, spec.network, device, "bfloat16", None, lambda fraction: None)
+    engine = EncoderEngine(
+        Network(half, Pooler(tmp_path, spec.pooling, "cpu"), None), EncoderLimits(4, 64, 64), Host()
+    )
+    for vector, exact in zip(vectors(engine, embeds(texts)), got, strict=True):
+        assert torch.nn.functional.cosine_similarity(vector, exact, dim=0) > 0.99
 
 
 def test_dense_modules_follow_the_pooling(tmp_path: Path, kernels: Kernels) -> None:

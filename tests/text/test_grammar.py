@@ -133,6 +133,13 @@ SCHEMA_FAULTS: list[tuple[Any, str]] = [
     ({"type": "string", "pattern": r"(a)\1"}, "'pattern'"),
     ({"patternProperties": {"(": {}}}, "'patternProperties'"),
     ({"type": "nope"}, "'type'"),
+    ({"propertyNames": {"pattern": "a"}, "properties": {"b": {}}}, "'propertyNames'"),
+    ({"propertyNames": {"not": {}}}, "'propertyNames'"),
+    ({"propertyNames": False}, "'propertyNames'"),
+    ({"propertyNames": {"$ref": "#/$defs/a"}, "$defs": {"a": False}}, "'propertyNames'"),
+    ({"propertyNames": {"pattern": "a", "maxLength": 3}}, "'propertyNames'"),
+    ({"propertyNames": {"pattern": "("}}, "'pattern'"),
+    ({"propertyNames": {"minLength": "1"}}, "'minLength'"),
     ({"enum": []}, "'enum'"),
     ({"enum": list(range(json_schema.MAX_ENUM + 1))}, "'enum'"),
     ({"anyOf": [{"const": i} for i in range(json_schema.MAX_BRANCHES + 1)]}, "'anyOf'"),
@@ -169,6 +176,24 @@ def test_a_schema_that_cannot_be_honoured_is_refused_by_the_keyword(
         "guided_json",
     )
     assert name in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        # json-schema.org's test suite, draft2020-12/optional/format
+        ({"format": "date"}, ["2020-02-29", "1963-06-19"], ["2021-02-29", "2100-02-29", "1963-13-01", "1963-06-1", "0000-01-01"]),
+        ({"format": "time"}, ["08:30:06Z", "08:30:06.283185-08:00"], ["24:00:00Z", "08:60:00Z", "08:30:06", "22:59:60Z"]),
+        ({"format": "hostname"}, ["www.example.com", "a", "a-b.c"], ["-a", "a-", "xn--X", "a..b", "a_b", "x" * 64]),
+        ({"type": "string", "pattern": "^\\d$"}, ["7"], ["৪", "x"]),  # ECMA 262: ASCII digits alone
+    ],
+)  # fmt: skip
+def test_stricter_than_the_library(
+    checker: GrammarChecker, vocabulary: Any, schema: dict[str, Any], good: list[str], bad: list[str]
+) -> None:
+    grammar = asked({"guided_json": {"type": "string", **schema}}, checker)
+    assert [text for text in good if not allows(vocabulary, grammar, json.dumps(text))] == []
+    assert [text for text in bad if allows(vocabulary, grammar, json.dumps(text, ensure_ascii=False))] == []
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -300,3 +325,19 @@ def test_tags_that_must_come(vocabulary: Any) -> None:
 def test_a_mark_that_is_too_long_is_refused() -> None:
     with pytest.raises(GrammarError, match="at most"):
         structural_tag.grammar_of({"format": {"type": "const_string", "value": "x" * 257}}, COMPACT, {})
+
+
+def test_the_server_s_own_wishes_for_json(vocabulary: llguidance.LLTokenizer) -> None:
+    """`--structured-outputs-config`: vLLM's names, for every request."""
+    special = Tokenizer(FOLDER).special
+    body = {"response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}}}
+    free = asked(body, GrammarChecker(FOLDER, special))
+    compact = asked(body, GrammarChecker(FOLDER, special, compact=True))
+    closed = asked(body, GrammarChecker(FOLDER, special, closed=True))
+    for text, by_free, by_compact, by_closed in (
+        ('{"name":"x"}', True, True, True),
+        ('{"name": "x"}', True, False, True),
+        ('{"name":"x","b":1}', True, True, False),
+    ):
+        said = [allows(vocabulary, grammar, text) for grammar in (free, compact, closed)]
+        assert said == [by_free, by_compact, by_closed], text

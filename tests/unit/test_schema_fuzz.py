@@ -52,7 +52,7 @@ def preparer(tmp_path_factory: pytest.TempPathFactory) -> Preparer:
     save_tokenizer(folder)
     tokenizer = Tokenizer(folder)
     facts = ModelFacts(("m",), 200, tokenizer.vocab_size, 20, 2)
-    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.special))
+    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.marks))
 
 
 def check(preparer: Preparer, dialect: str, body: bytes) -> Prepared | None:
@@ -102,6 +102,31 @@ def test_chat(preparer: Preparer, body: dict[str, Any], given_messages: list[dic
     check(preparer, "chat", orjson.dumps({"messages": given_messages}))
 
 
+TRANSLATED = """model messages system max_tokens stop_sequences tools tool_choice thinking output_config metadata container input instructions text
+reasoning include truncation store max_output_tokens type role content text thinking signature id name input tool_use_id is_error call_id
+arguments output summary encrypted_content namespace format schema parameters input_schema budget_tokens display effort mode""".split()
+KINDS = st.sampled_from(
+    """text tool_use tool_result thinking redacted_thinking image document message function_call function_call_output custom_tool_call
+    custom_tool_call_output reasoning item_reference input_text output_text function custom namespace auto any tool enabled json_schema
+    allowed_tools""".split()
+)
+blocks = st.dictionaries(st.sampled_from(TRANSLATED), values | KINDS, max_size=5)
+nested = st.dictionaries(
+    st.sampled_from(TRANSLATED), values | blocks | st.lists(blocks, max_size=3), max_size=6
+)
+
+
+@given(nested, st.lists(nested, max_size=3))
+@common
+def test_translated_dialects(preparer: Preparer, body: dict[str, Any], turns: list[dict[str, Any]]) -> None:
+    check(preparer, "messages", orjson.dumps({"max_tokens": 3, "messages": turns, **body}))
+    for name in ("messages", "count_tokens"):
+        hello = [{"role": "user", "content": [{"type": "text", "text": "hi"}, *turns]}]
+        check(preparer, name, orjson.dumps({"max_tokens": 3, "messages": hello} | body))
+    check(preparer, "responses", orjson.dumps({"input": turns, **body}))
+    check(preparer, "responses", orjson.dumps({**body, "input": [{"role": "user", "content": "x"}, *turns]}))
+
+
 @given(bodies)
 @common
 def test_tokenize(preparer: Preparer, body: dict[str, Any]) -> None:
@@ -130,6 +155,13 @@ def test_nesting(preparer: Preparer, depth: int, bracket: str, tail: bytes) -> N
 
 def test_the_fuzz_reaches_what_is_accepted(preparer: Preparer) -> None:
     """A check that refuses everything would pass all of the above."""
+    hello = b'[{"role": "user", "content": "hi"}]'
+    for name, body in (
+        ("messages", b'{"max_tokens": 9, "messages": %b}'),
+        ("count_tokens", b'{"messages": %b}'),
+        ("responses", b'{"input": %b}'),
+    ):
+        assert check(preparer, name, body % hello) is not None, name
     assert (
         check(preparer, "completions", b'{"prompt": "hello", "n": 2, "temperature": 1, "max_tokens": 3}')
         is not None

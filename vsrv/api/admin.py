@@ -10,6 +10,7 @@ import orjson
 import vsrv
 from vsrv.api.fields import Fields, invalid, parse_object
 from vsrv.api.intake import Intake
+from vsrv.api.messages_anthropic import model_object
 from vsrv.api.openapi import Access, document
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.rendering import JSON_HEADERS, json_response
@@ -43,7 +44,16 @@ class Admin:
             Route(("GET",), "/load", AuthClass.PROBE, self._load),
             Route(("GET",), "/version", AuthClass.PUBLIC, self._version),
             *(() if self._options.metrics_on_own_port else (self.scrape,)),
-            Route(("GET",), "/openapi.json", AuthClass.INFERENCE, self._openapi),
+            *(
+                (Route(("GET",), "/openapi.json", AuthClass.INFERENCE, self._openapi),)
+                if self._options.has_openapi
+                else ()
+            ),
+            *(
+                (Route(("GET",), "/tokenizer_info", AuthClass.INFERENCE, self._tokenizer_info),)
+                if self._options.tokenizer_info is not None
+                else ()
+            ),
             Route(("GET",), "/v1/models", AuthClass.INFERENCE, self._models),
             Route(("GET",), "/v1/models/{model:path}", AuthClass.INFERENCE, self._model),
             Route(("POST",), "/tokenize", AuthClass.INFERENCE, self._tokenize),
@@ -82,16 +92,22 @@ class Admin:
 
     async def _models(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._intake.require_ready()
-        return json_response(
-            {"object": "list", "data": [self._card(name) for name in self._parts.facts.served_names]}
-        )
+        names = self._parts.facts.served_names
+        cards = [self._card(name, request) for name in names]
+        if _is_anthropic(request):
+            ends = {"first_id": names[0], "last_id": names[-1]}
+            return json_response({"data": cards, "has_more": False, **ends})
+        return json_response({"object": "list", "data": cards})
 
     async def _model(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._intake.require_ready()
         check_model(Fields({"model": placeholders["model"]}), self._parts.facts)
-        return json_response(self._card(placeholders["model"]))
+        return json_response(self._card(placeholders["model"], request))
 
-    def _card(self, name: str) -> dict[str, object]:
+    def _card(self, name: str, request: Request) -> dict[str, object]:
+        if _is_anthropic(request):
+            longest = self._parts.facts.max_model_len
+            return model_object(name, self._options.created, longest)
         return {
             "id": name,
             "object": "model",
@@ -114,6 +130,9 @@ class Admin:
         }
         return json_response(answer)
 
+    async def _tokenizer_info(self, request: Request, placeholders: dict[str, str]) -> Response:
+        return json_response(self._options.tokenizer_info)
+
     async def _detokenize(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._intake.require_ready()
         self._intake.lease(request)
@@ -128,6 +147,11 @@ class Admin:
         if tokens is None:
             raise invalid("tokens", "is missing: expected a list of token ids")
         return self._parts.tokenizer.decode(list(tokens), skip_special_tokens=False)
+
+
+def _is_anthropic(request: Request) -> bool:
+    """Anthropic's clients ask on the same paths for other objects; only they send this header."""
+    return request.headers.get("anthropic-version") is not None
 
 
 def health_response(engine: EngineClient) -> Response:

@@ -6,11 +6,12 @@ import asyncio
 import time
 
 from vsrv.api.admin import Admin
-from vsrv.api.dialects import DIALECTS, Generating
+from vsrv.api.dialect_routes import DialectRoutes
+from vsrv.api.dialects import Generating
 from vsrv.api.embeddings import Embedding
 from vsrv.api.intake import Intake, Trace
 from vsrv.api.parts import ApiOptions, Parts
-from vsrv.api.rendering import error_response
+from vsrv.api.refusals import error_response
 from vsrv.api.schema import ModelFacts
 from vsrv.api.sse import Stream
 from vsrv.errors import UserError
@@ -28,9 +29,9 @@ class App:
         self._intake = Intake(parts, options)
         admin = Admin(parts, options, self._intake, lambda: self.routes)
         self._scrape_router = Router((admin.scrape,))
-        groups = (admin, Generating(parts, options, self._intake), Embedding(parts, options, self._intake))
+        generating, others = Generating(parts, options, self._intake), DialectRoutes(self._intake)
+        groups = (admin, generating, others, Embedding(parts, options, self._intake))
         self._router = Router(tuple(route for group in groups for route in group.routes()))
-        self._error_bodies = {dialect.path: dialect.error_body for dialect in DIALECTS}
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -77,7 +78,7 @@ class App:
             trace.error = error.code
             if error.status == 503 and trace.lease is not None:
                 trace.lease.refund()
-            response = trace.error_body(error, request.id)
+            response = error_response(error, request.id, request.path)
             if error.status == 405 and error.param:
                 response.headers.append(("allow", error.param))
         except BaseException as error:
@@ -114,12 +115,12 @@ class App:
                 response = error_response(
                     UserError(405, "method_not_allowed", f"use {methods} for {request.path[:100]}"),
                     request.id,
+                    request.path,
                 )
                 response.headers.append(("allow", methods))
                 return response
             raise UserError(404, "not_found", f"no such path: {request.path[:200]}")
         trace.route = route.pattern
-        trace.error_body = self._error_bodies.get(route.pattern, error_response)
         trace.caller = await self._parts.keys.identify(request.headers, route.auth, request.certificate)
         self._intake.traces[request] = trace
         try:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from vsrv.api.generation import Generation, Part, TokenLogProb
 from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
-from vsrv.api.sse import DONE, event
+from vsrv.api.sse import DONE, event, stream_error
+from vsrv.errors import UserError
+from vsrv.text.tools import ToolCallDelta
 
-_MESSAGE_NULLS = {
-    "refusal": None,
-    "annotations": None,
-    "audio": None,
-    "function_call": None,
-    "reasoning": None,
-}
+_MESSAGE_NULLS: dict[str, Any] = {"refusal": None, "annotations": None, "audio": None, "function_call": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +22,80 @@ class ChatStyle:
     role: str
     cached_tokens: bool
     force_usage: bool
+
+
+@dataclass(slots=True)
+class _Choice:
+    """A whole answer, joined from the parts that a stream would send."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: list[ToolCallDelta] = field(default_factory=list)
+    rows: list[TokenLogProb] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+    def add(self, part: Part) -> None:
+        self.text.append(part.text)
+        self.reasoning.append(part.reasoning)
+        self.calls += part.tool_calls
+        self.rows += part.logprobs
+        self.token_ids += part.token_ids
+        if part.finish_reason is not None:
+            self.finish_reason, self.stop_reason = part.finish_reason, part.stop_reason
+
+    def message(self, legacy: bool) -> dict[str, Any]:
+        """Content is null where there is something else and no text."""
+        text, reasoning = "".join(self.text), "".join(self.reasoning)
+        calls = whole_calls(self.calls)
+        message: dict[str, Any] = {
+            "content": text if text or not (reasoning or calls) else None,
+            **_MESSAGE_NULLS,
+        }
+        if calls and legacy:
+            message["function_call"] = calls[0]["function"]
+        elif calls:
+            message["tool_calls"] = calls
+        message["reasoning"] = reasoning or None
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        return message
+
+
+def whole_calls(deltas: Iterable[ToolCallDelta]) -> list[dict[str, Any]]:
+    """Pieces of calls, in order → calls as a message has them."""
+    begun: list[tuple[ToolCallDelta, list[str]]] = []
+    for delta in deltas:
+        if delta.name:
+            begun.append((delta, []))
+        else:
+            begun[-1][1].append(delta.arguments)
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(pieces)}}
+        for call, pieces in begun
+    ]
+
+
+def _deltas(part: Part, legacy: bool) -> list[dict[str, Any]]:
+    """What a part adds to a message, as OpenAI streams it: each kind and each piece of a call alone, and the end of calls too."""
+    deltas: list[dict[str, Any]] = []
+    if part.reasoning:
+        deltas.append({"reasoning": part.reasoning, "reasoning_content": part.reasoning})
+    if part.text:
+        deltas.append({"content": part.text})
+    deltas += [_call_delta(delta, legacy) for delta in part.tool_calls]
+    if not deltas or (part.tool_calls and part.finish_reason is not None):
+        deltas.append({})
+    return deltas
+
+
+def _call_delta(delta: ToolCallDelta, legacy: bool) -> dict[str, Any]:
+    function = {"name": delta.name, "arguments": ""} if delta.name else {"arguments": delta.arguments}
+    if legacy:
+        return {"function_call": function}
+    begun = {"id": delta.id, "type": "function"} if delta.name else {}
+    return {"tool_calls": [{"index": delta.index, **begun, "function": function}]}
 
 
 class ChatAnswer:
@@ -43,39 +113,17 @@ class ChatAnswer:
         ]
 
     async def whole(self) -> dict[str, Any]:
-        count = self._request.n
-        text = [""] * count
-        rows: list[list[TokenLogProb]] = [[] for _ in range(count)]
-        token_ids: list[list[int]] = [[] for _ in range(count)]
-        ends: list[Part | None] = [None] * count
+        choices = [_Choice() for _ in range(self._request.n)]
         prompt_rows: tuple[TokenLogProb, ...] | None = None
         async for part in self._generation.parts():
-            text[part.index] += part.text
-            rows[part.index] += part.logprobs
-            token_ids[part.index] += part.token_ids
+            choices[part.index].add(part)
             prompt_rows = part.prompt_logprobs if prompt_rows is None else prompt_rows
-            if part.finish_reason is not None:
-                ends[part.index] = part
-        choices = [
-            {
-                "index": i,
-                "message": {"role": self._style.role, "content": text[i], **_MESSAGE_NULLS},
-                "logprobs": {"content": self._readers[i].chat_rows(tuple(rows[i])), "refusal": None}
-                if self._request.logprobs is not None
-                else None,
-                "finish_reason": None if end is None else end.finish_reason,
-                "stop_reason": None if end is None else end.stop_reason,
-                "token_ids": token_ids[i] if self._request.return_token_ids else None,
-                "routed_experts": None,
-            }
-            for i, end in enumerate(ends)
-        ]
         return {
             "id": self._ids.id,
             "object": "chat.completion",
             "created": self._ids.created,
             "model": self._ids.model,
-            "choices": choices,
+            "choices": [self._whole_choice(index, choice) for index, choice in enumerate(choices)],
             "service_tier": None,
             "system_fingerprint": self._ids.fingerprint,
             "usage": whole_usage(self._generation.usage, self._style.cached_tokens),
@@ -83,6 +131,25 @@ class ChatAnswer:
             **self._prompt(),
             **ENGINE_NULLS,
         }
+
+    def _whole_choice(self, index: int, choice: _Choice) -> dict[str, Any]:
+        asked = self._request.logprobs is not None
+        rows = self._readers[index].chat_rows(tuple(choice.rows)) if asked else []
+        return {
+            "index": index,
+            "message": {"role": self._style.role, **choice.message(self._legacy)},
+            "logprobs": {"content": rows, "refusal": None} if asked else None,
+            "finish_reason": choice.finish_reason,
+            "stop_reason": choice.stop_reason,
+            "token_ids": choice.token_ids if self._request.return_token_ids else None,
+            "routed_experts": None,
+        }
+
+    @property
+    def _legacy(self) -> bool:
+        """Calls were asked for as `functions`."""
+        tools = self._request.reading.tools
+        return tools is not None and tools.legacy
 
     def _prompt(self) -> dict[str, Any]:
         """What is told of the prompt, null where it was not asked for."""
@@ -99,19 +166,25 @@ class ChatAnswer:
         return self._texts.prompt_rows(first, rows, self._request.prompt_logprobs)
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Role chunks first, one chunk for each engine output, usage if asked, [DONE]."""
+        """Role chunks first, chunks for each engine output, usage if asked, [DONE]."""
         started = False
         async for part in self._generation.parts():
             if not started:
                 started = True
                 for index in range(self._request.n):
-                    delta = {"role": self._style.role, "content": ""}
+                    # an answer of calls alone has no text, and what clients join begins with this
+                    content = "" if self._request.reading.tools is None else None
+                    delta = {"role": self._style.role, "content": content}
                     yield self._chunk(
                         [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}],
                         self._prompt(),
                     )
-            if part.text or part.logprobs or part.finish_reason is not None or self._request.return_token_ids:
-                yield self._chunk([self._choice(part)], self._last(part))
+            deltas = _deltas(part, self._legacy)
+            for place, delta in enumerate(deltas):
+                last = place == len(deltas) - 1
+                if delta or part.logprobs or part.finish_reason is not None or self._request.return_token_ids:
+                    choice = self._choice(part, delta, place == 0, last)
+                    yield self._chunk([choice], self._last(part) if last else {})
         if self._request.include_usage or self._style.force_usage:
             usage = usage_object(self._generation.usage, self._style.cached_tokens)
             yield event(
@@ -119,19 +192,26 @@ class ChatAnswer:
             )
         yield DONE
 
-    def _choice(self, part: Part) -> dict[str, Any]:
+    def failed(self, error: UserError, request_id: str) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
+        return stream_error(error)
+
+    def _choice(self, part: Part, delta: dict[str, Any], first: bool, last: bool) -> dict[str, Any]:
+        """One of the chunks of a part: the first tells of its tokens, the last of its end."""
+        reason = part.finish_reason if last else None
+        rows = part.logprobs if first else ()
         choice: dict[str, Any] = {
             "index": part.index,
-            "delta": {"content": part.text} if part.text or part.finish_reason is None else {},
-            "logprobs": {"content": self._readers[part.index].chat_rows(part.logprobs)}
+            "delta": delta if delta or reason is not None else {"content": ""},
+            "logprobs": {"content": self._readers[part.index].chat_rows(rows)}
             if self._request.logprobs is not None
             else None,
-            "finish_reason": part.finish_reason,
+            "finish_reason": reason,
         }
-        if part.finish_reason is not None:
+        if reason is not None:
             choice["stop_reason"] = part.stop_reason
         if self._request.return_token_ids:
-            choice["token_ids"] = list(part.token_ids)
+            choice["token_ids"] = list(part.token_ids) if first else []
         return choice
 
     def _chunk(self, choices: list[dict[str, Any]], extra: dict[str, Any]) -> bytes:

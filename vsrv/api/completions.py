@@ -9,11 +9,12 @@ from typing import Any
 from vsrv.api.chat import ChatStyle
 from vsrv.api.generation import Generation, Part, TokenLogProb
 from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
-from vsrv.api.sse import DONE, event
+from vsrv.api.sse import DONE, event, stream_error
+from vsrv.errors import UserError
 
 
 class CompletionAnswer:
-    """Renders one completions request; choice index = prompt index * n + i."""
+    """Renders one completions request; choice index = prompt index * n + i. With best_of there are more sequences than choices."""
 
     def __init__(self, generation: Generation, ids: AnswerIds, texts: TokenTexts, style: ChatStyle) -> None:
         self._generation = generation
@@ -21,20 +22,22 @@ class CompletionAnswer:
         self._ids = ids
         self._texts = texts
         self._style = style
-        self._count = len(generation.prepared.prompts) * self._request.n
+        self._count = len(generation.prepared.prompts) * self._request.width
         skip = self._request.skip_special_tokens
         self._readers = [texts.reader(skip, self._prompt(i)[-1]) for i in range(self._count)]
         self._begun = [False] * self._count
 
     async def whole(self) -> dict[str, Any]:
         merged: list[dict[str, Any]] = [
-            {"text": "", "rows": None, "ids": [], "end": None, "prompt": None} for _ in range(self._count)
+            {"text": "", "rows": None, "ids": [], "end": None, "prompt": None, "logprob": 0.0}
+            for _ in range(self._count)
         ]
         async for part in self._generation.parts():
             choice = merged[part.index]
             shown = self._shown(part)
             choice["text"] += shown["text"]
             choice["ids"] += part.token_ids
+            choice["logprob"] += sum(row.logprob for row in part.logprobs)
             if shown["logprobs"] is not None:
                 _extend(choice, shown["logprobs"])
             if part.prompt_logprobs is not None and self._request.prompt_logprobs is not None:
@@ -53,10 +56,10 @@ class CompletionAnswer:
                 "stop_reason": choice["end"] and choice["end"].stop_reason,
                 "token_ids": choice["ids"] if self._request.return_token_ids else None,
                 "prompt_logprobs": choice["prompt"],
-                "prompt_token_ids": self._prompt(i) if self._request.return_token_ids else None,
+                "prompt_token_ids": self._prompt(place) if self._request.return_token_ids else None,
                 "routed_experts": None,
             }
-            for i, choice in enumerate(merged)
+            for i, (place, choice) in enumerate(self._best(merged))
         ]
         return {
             **self._base(),
@@ -66,6 +69,20 @@ class CompletionAnswer:
             "usage": whole_usage(self._generation.usage, self._style.cached_tokens),
             **ENGINE_NULLS,
         }
+
+    def _best(self, merged: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+        """(place among the sequences, sequence) of every choice: with best_of those with the highest log probability per
+        token, best first, as OpenAI's reference says."""
+        listed = list(enumerate(merged))
+        width, n = self._request.width, self._request.n
+        if width == n:
+            return listed
+        chosen: list[tuple[int, dict[str, Any]]] = []
+        for start in range(0, len(listed), width):
+            of_prompt = listed[start : start + width]
+            of_prompt.sort(key=lambda item: item[1]["logprob"] / max(1, len(item[1]["ids"])), reverse=True)
+            chosen += of_prompt[:n]
+        return chosen
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The fingerprint is on the last chunk of a choice, or on the one with the usage where that follows."""
@@ -100,6 +117,10 @@ class CompletionAnswer:
             )
         yield DONE
 
+    def failed(self, error: UserError, request_id: str) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
+        return stream_error(error)
+
     def _shown(self, part: Part) -> dict[str, Any]:
         """Text and log probabilities of a part; the first part of a choice carries the echoed prompt."""
         text, wanted = part.text, self._request.logprobs
@@ -108,7 +129,7 @@ class CompletionAnswer:
         if not self._begun[part.index]:
             self._begun[part.index] = True
             if self._request.echo:
-                prompt = self._generation.prepared.prompt_texts[part.index // self._request.n]
+                prompt = self._generation.prepared.prompt_texts[part.index // self._request.width]
                 text = prompt + text
                 if wanted is not None:
                     shown = reader.echo(self._prompt_rows(part, wanted), prompt)
@@ -123,7 +144,7 @@ class CompletionAnswer:
         return (first, *(replace(row, top=row.top[:k]) for row in part.prompt_logprobs or ()))
 
     def _prompt(self, index: int) -> list[int]:
-        return self._generation.prepared.prompts[index // self._request.n].tolist()
+        return self._generation.prepared.prompts[index // self._request.width].tolist()
 
     def _base(self) -> dict[str, Any]:
         return {

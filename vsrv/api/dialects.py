@@ -6,49 +6,53 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from vsrv.api.beam_search import BeamGeneration
 from vsrv.api.chat import ChatAnswer, ChatStyle
 from vsrv.api.completions import CompletionAnswer
+from vsrv.api.dialect_fields import MESSAGES, RESPONSES
 from vsrv.api.generation import Generation, Services, Terms
-from vsrv.api.intake import ErrorBody, Intake, engine_fault
+from vsrv.api.intake import Intake, engine_fault
+from vsrv.api.messages_anthropic import PING, MessagesAnswer
 from vsrv.api.parts import ApiOptions, Parts
-from vsrv.api.rendering import AnswerIds, TokenTexts, error_object, error_response, json_response
-from vsrv.api.sse import DONE, HEADERS, event, with_keep_alive
+from vsrv.api.rendering import AnswerIds, TokenTexts, json_response
+from vsrv.api.responses import ResponsesAnswer
+from vsrv.api.sse import COMMENT, HEADERS, with_keep_alive
 from vsrv.errors import EngineError, UserError
 from vsrv.http.route import AuthClass, Handler, Route
 from vsrv.http.values import Request, Response, StreamingResponse
 
 
 class Answer(Protocol):
-    """Renders the parts of one generation; exactly one of the two is asked for, once."""
+    """Renders the parts of one generation; either the whole or the stream is asked for, once."""
 
     async def whole(self) -> dict[str, Any]: ...
 
     def stream(self) -> AsyncIterator[bytes]: ...
 
-
-def stream_error(error: UserError) -> bytes:
-    """How an OpenAI stream that has begun tells a failure, and ends."""
-    return event(error_object(error)) + DONE
+    def failed(self, error: UserError, request_id: str) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One way to ask for a generation. `name` is what the prepare step calls the body, `prefix` begins the answer's id.
 
-    `error_body` answers a refusal before the first byte, `stream_error` is what ends a stream that fails later.
+    `sign` is sent while a stream has nothing to say; `id_header` is another name under which the answer has the request's id.
     """
 
     path: str
     name: str
     prefix: str
     answer: Callable[[Generation, AnswerIds, TokenTexts, ChatStyle], Answer]
-    error_body: ErrorBody = error_response
-    stream_error: Callable[[UserError], bytes] = stream_error
+    sign: bytes = COMMENT
+    id_header: str = ""
 
 
 DIALECTS = (
     Dialect("/v1/chat/completions", "chat", "chatcmpl-", ChatAnswer),
     Dialect("/v1/completions", "completions", "cmpl-", CompletionAnswer),
+    Dialect("/v1/messages", MESSAGES, "msg_", MessagesAnswer, PING, "request-id"),
+    Dialect("/v1/responses", RESPONSES, "resp_", ResponsesAnswer),
 )
 
 
@@ -82,11 +86,14 @@ class Generating:
         ids = AnswerIds.make(dialect.prefix, own_id, wanted.model, options.fingerprint)
         texts = TokenTexts(self._parts.tokenizer, wanted.tokens_as_ids or options.tokens_as_ids)
         answer = dialect.answer(generation, ids, texts, options.style)
+        headers = [(dialect.id_header, request.id)] if dialect.id_header else []
         if wanted.stream:
-            told = self._told(answer.stream(), dialect, request.id)
-            return StreamingResponse(200, list(HEADERS), with_keep_alive(told, options.keep_alive_interval_s))
+            chunks = with_keep_alive(
+                self._told(answer, request.id), options.keep_alive_interval_s, dialect.sign
+            )
+            return StreamingResponse(200, [*HEADERS, *headers], chunks)
         try:
-            return json_response(await answer.whole())
+            return json_response(await answer.whole(), headers=headers)
         except EngineError as error:
             raise engine_fault(error, request.id) from None
 
@@ -103,7 +110,8 @@ class Generating:
         salt = parts.keys.cache_salt(trace.caller, wanted.cache_salt)
         services = Services(parts.engine, parts.tokenizer, parts.metrics, parts.admission)
         terms = Terms(trace.caller, lease, salt, trace.began, deadline)
-        trace.generation = generation = Generation(services, prepared, terms)
+        life = BeamGeneration if wanted.beam_search else Generation
+        trace.generation = generation = life(services, prepared, terms)
         # A stream that has to wait long gets its head and comments, so that no proxy gives up; until then a refusal has its own status.
         patience_s = self._options.keep_alive_interval_s if wanted.stream else 0.0
         try:
@@ -112,18 +120,16 @@ class Generating:
             raise engine_fault(error, request.id) from None
         return generation
 
-    async def _told(
-        self, chunks: AsyncIterator[bytes], dialect: Dialect, request_id: str
-    ) -> AsyncIterator[bytes]:
+    async def _told(self, answer: Answer, request_id: str) -> AsyncIterator[bytes]:
         """The 200 is out: a failure becomes an error event and the stream's end instead of a broken stream."""
         try:
-            async for chunk in chunks:
+            async for chunk in answer.stream():
                 yield chunk
         except EngineError as error:
-            yield dialect.stream_error(engine_fault(error, request_id))
+            yield answer.failed(engine_fault(error, request_id), request_id)
         except UserError as error:
-            yield dialect.stream_error(error)
+            yield answer.failed(error, request_id)
         except Exception as error:  # the seam of a stream's life: logged, told in fixed words
             self._parts.log.event("error", f"request {request_id} failed: {error!r}")
             message = f"internal error; the log has it under request {request_id}"
-            yield dialect.stream_error(UserError(500, "internal_error", message))
+            yield answer.failed(UserError(500, "internal_error", message), request_id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,11 +109,20 @@ class Fields:
             self._values[name] = self._read(self._rows[name])
         return self._values[name]
 
+    @property
+    def names(self) -> Collection[str]:
+        """Fields that this kind of request has."""
+        return self._rows.keys()
+
     def raw(self, name: str) -> Any:
         return self._body.get(name)
 
     def has(self, name: str) -> bool:
         return self._body.get(name) is not None
+
+    def takes(self, name: str) -> bool:
+        """Whether a field of this name has a row."""
+        return name in self._rows
 
     def check(self) -> None:
         """Read every field that is there. Raises UserError on the first that asks in vain or has a wrong value."""
@@ -152,14 +161,19 @@ class Fields:
 
 
 def _integer(row: Field, value: Any, param: str, facts: object) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise invalid(param, f"expected an integer, got {shown(value)}")
     low, high = row.bounds(facts)
     if not low <= value <= high:
         raise invalid(param, f"must be from {low} to {high}, got {value}")
     return value
+
+
+def _whole(value: Any) -> Any:
+    """3.0 is 3; above 2**53 a float is not what was sent (orjson reads what int64 cannot hold as one)."""
+    exact = isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
+    return int(value) if exact else value
 
 
 def _number(row: Field, value: Any, param: str, facts: object) -> float:
@@ -308,8 +322,7 @@ _READERS: Mapping[Kind, Callable[[Field, Any, str, object], Any]] = {
 
 def token_id(value: Any, name: str, vocab_size: int) -> int:
     """Rule R11: 0 <= id < vocabulary, and no bool in disguise. 3.0 is the integer 3, as in JSON schemas."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
         raise invalid(name, f"token id {shown(value)} is out of the vocabulary (0 to {vocab_size - 1})")
     return value
@@ -323,13 +336,7 @@ def shown(value: Any) -> str:
 
 def parse_object(body: bytes | bytearray) -> dict[str, Any]:
     """JSON bytes → object, nesting bounded before parsing. Raises UserError 400."""
-    deepest = 0
-    if body.count(b"[") + body.count(b"{") > MAX_NESTING:  # otherwise it cannot be nested deeper
-        depth = 0
-        for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
-            depth += 1 if bracket in b"[{" else -1
-            deepest = max(deepest, depth)
-    if deepest > MAX_NESTING:
+    if deeper_than(body, MAX_NESTING):
         raise UserError(400, "invalid_json", f"the body is nested deeper than {MAX_NESTING} levels")
     try:
         value = orjson.loads(body)
@@ -339,3 +346,14 @@ def parse_object(body: bytes | bytearray) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(400, "invalid_json", "the body must be a JSON object")
     return value
+
+
+def deeper_than(text: bytes | bytearray, limit: int) -> bool:
+    """Whether JSON text is nested deeper than `limit` levels, in linear time and without recursion."""
+    if text.count(b"[") + text.count(b"{") <= limit:
+        return False
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", text)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest > limit

@@ -20,7 +20,8 @@ from vsrv.engine_client import EngineClient, TokenStream
 from vsrv.errors import EngineError, UserError
 from vsrv.messages import FinishReason, LogProbs, TokenOutput
 from vsrv.metrics import Metrics
-from vsrv.text.detokenizer import Detokenizer, TextOptions
+from vsrv.text.answer import AnswerReader, Read
+from vsrv.text.detokenizer import TextOptions
 from vsrv.text.tokenizer import Tokenizer
 from vsrv.text.tools import ToolCallDelta
 
@@ -62,12 +63,13 @@ class Part:
 
 @dataclass(slots=True)
 class Usage:
-    """Token counts of a whole request, growing while it runs; `reasoning_tokens` are among the completion's."""
+    """Token counts of a whole request, growing while it runs; `reasoning_tokens` are among the completion's, where the model `thinks`."""
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    thinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,12 @@ class Times:
 
 
 @dataclass(slots=True, eq=False)
-class _Choice:
+class Choice:
+    """One sequence of a request."""
+
     index: int
     seat: Seat
-    text: Detokenizer
+    reader: AnswerReader
     stream: TokenStream | None = None
 
 
@@ -120,12 +124,13 @@ class Generation:
     times: Times = field(init=False)
     failure: str = ""  # code of the error that ended it
     finish_reasons: list[str] = field(default_factory=list)
-    _choices: list[_Choice] = field(default_factory=list)
+    _choices: list[Choice] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
     _expired: bool = False
 
     def __post_init__(self) -> None:
-        self.usage = Usage(sum(len(ids) for ids in self.prepared.prompts))
+        thinks = self.request.reading.reasoning is not None
+        self.usage = Usage(sum(len(ids) for ids in self.prepared.prompts), thinks=thinks)
         self.times = Times(self.terms.arrival)
 
     @property
@@ -156,16 +161,24 @@ class Generation:
         """Take places in the queue and wait for the first, at most `patience_s`. Raises UserError or EngineError when it will not come."""
         request, prompts = self.request, self.prepared.prompts
         self.terms.lease.check_prompt(self.usage.prompt_tokens)
-        places = [index // request.n for index in range(len(prompts) * request.n)]
+        places = [index // request.width for index in range(len(prompts) * request.width)]
         sizes = [Size(len(prompts[place]), self.prepared.limits[place]) for place in places]
         params = request.params
         seats = self.services.admission.enter(self.terms.caller, sizes, request.priority)
         self.terms.lease.pay(self.usage.prompt_tokens)
         options = TextOptions(
-            request.stop, request.include_stop, request.skip_special_tokens, params.min_tokens
+            request.stop,
+            request.include_stop,
+            request.skip_special_tokens,
+            params.min_tokens,
+            request.reading.marks,
         )
         self._choices = [
-            _Choice(index, seat, Detokenizer(self.services.tokenizer, options, prompts[places[index]][-1]))
+            Choice(
+                index,
+                seat,
+                request.reading.reader(self.services.tokenizer, options, prompts[places[index]][-1]),
+            )
             for index, seat in enumerate(seats)
         ]
         self._arm()
@@ -173,7 +186,7 @@ class Generation:
             if await seats[0].granted(patience_s):
                 for choice in self._choices:
                     if choice.seat.granted_at is not None:
-                        self._submit(choice)
+                        self._granted(choice)
         except (UserError, EngineError) as error:
             self.failure = error.code
             self.close()
@@ -187,21 +200,30 @@ class Generation:
     def _expire(self) -> None:
         """The deadline has come: what waits or runs ends with an error."""
         self._expired = True
-        error = timeout_error()
+        error = timed_out()
         for choice in self._choices:
             choice.seat.fail(error)
-            if choice.stream is not None and not choice.stream.finished:
-                choice.stream.abort()
-                choice.stream.fail(error)
+        for stream in self._live():
+            stream.abort()
+            stream.fail(error)
 
-    def _submit(self, choice: _Choice) -> TokenStream:
+    def _live(self) -> list[TokenStream]:
+        """What the engine works on for this request."""
+        streams = [choice.stream for choice in self._choices]
+        return [stream for stream in streams if stream is not None and not stream.finished]
+
+    def _granted(self, choice: Choice) -> None:
+        """The sequence may run."""
+        self._submit(choice)
+
+    def _submit(self, choice: Choice) -> TokenStream:
         """Hand one sequence to the engine. Raises EngineError when it cannot take it."""
         if self._expired:
-            raise timeout_error()
+            raise timed_out()
         if choice.stream is None:
             request = self.request
-            params, place = request.params, choice.index // request.n
-            seed = None if params.seed is None else _seed(params.seed + choice.index % request.n)
+            params, place = request.params, choice.index // request.width
+            seed = None if params.seed is None else _seed(params.seed + choice.index % request.width)
             if self.times.granted is None:
                 self.times.granted = choice.seat.granted_at
             choice.stream = self.services.engine.submit(
@@ -236,13 +258,13 @@ class Generation:
             self.failure = "disconnect"
         for choice in self._choices:
             choice.seat.leave()
-            if choice.stream is not None and not choice.stream.finished:
-                choice.stream.abort()
+        for stream in self._live():
+            stream.abort()
 
     async def _merge(self) -> AsyncIterator[Part]:
         queue: asyncio.Queue[Part | Exception | None] = asyncio.Queue()
 
-        async def pump(choice: _Choice) -> None:
+        async def pump(choice: Choice) -> None:
             try:
                 async for part in self._follow(choice):
                     queue.put_nowait(part)
@@ -266,7 +288,7 @@ class Generation:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, choice: _Choice) -> AsyncIterator[Part]:
+    async def _follow(self, choice: Choice) -> AsyncIterator[Part]:
         await choice.seat.granted()
         last: float | None = None
         async for output in self._submit(choice):
@@ -285,38 +307,47 @@ class Generation:
             if part.finish_reason is not None:
                 return
 
-    def _first(self, choice: _Choice, now: float) -> None:
+    def _first(self, choice: Choice, now: float) -> None:
         choice.seat.first_token()
         if self.times.first_token is None:
             self.times.first_token = now
             self.services.metrics.first_token(now - self.times.arrival)
 
-    def _part(self, choice: _Choice, output: TokenOutput) -> Part:
-        if output.num_cached_tokens is not None and choice.index % self.request.n == 0:
+    def _part(self, choice: Choice, output: TokenOutput) -> Part:
+        if output.num_cached_tokens is not None and choice.index % self.request.width == 0:
             self.usage.cached_tokens += output.num_cached_tokens
         ids = output.token_ids
         reason = _REASONS.get(output.finish_reason)
         stop_reason: str | int | None = output.stop_token_id
         hidden = not self.request.include_stop and self._ends_with_stop(output)  # EOS is not part of the text
-        text, used = choice.text.feed(ids[:-1] if hidden else ids)
-        if choice.text.stopped is not None:
-            reason, stop_reason = "stop", choice.text.stopped
-            ids = ids[:used]
-            if choice.stream is not None:
-                choice.stream.abort()
-        elif reason is not None:
-            text += choice.text.finish()
+        read = choice.reader.feed(ids[:-1] if hidden else ids)
+        if choice.reader.stopped is not None:
+            reason, stop_reason = "stop", choice.reader.stopped
+            ids = ids[: read.num_used]
+        elif choice.reader.complete:
+            reason, stop_reason = "stop", None
+        if output.finish_reason is FinishReason.NONE and reason is not None and choice.stream is not None:
+            choice.stream.abort()
         self.usage.completion_tokens += len(ids)
+        self.usage.reasoning_tokens += read.num_reasoning
+        rest = Read() if reason is None else choice.reader.finish()
+        if reason == "stop" and choice.reader.num_calls and self.request.reading.tools is not None:
+            reason = self.request.reading.tools.finish
         if reason is not None:
             self.finish_reasons.append(reason)
+        plan = self.request.reading.reasoning
+        shown = plan is None or plan.shown
+        unseen = 0 if shown else read.num_thinking  # of the ids: they come first
         return Part(
             choice.index,
-            text,
-            tuple(ids),
-            rows_of(output.logprobs, len(ids)),
+            read.content + rest.content,
+            tuple(ids[unseen:]),
+            rows_of(output.logprobs, len(ids))[unseen:],
             reason,
             stop_reason,
             None if output.prompt_logprobs is None else rows_of(output.prompt_logprobs, None),
+            read.reasoning + rest.reasoning if shown else "",
+            read.calls + rest.calls,
         )
 
     def _ends_with_stop(self, output: TokenOutput) -> bool:
@@ -327,8 +358,8 @@ class Generation:
         return (last == params.eos_token_id and not params.ignore_eos) or last in params.stop_token_ids
 
 
-def timeout_error() -> EngineError:
-    """A request's deadline has come."""
+def timed_out() -> EngineError:
+    """What ends a request at its deadline."""
     return EngineError(
         "request_timeout", "the request took longer than it may (--request-timeout, X-Request-Timeout)"
     )

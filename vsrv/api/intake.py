@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vsrv.api.admission import Hold
@@ -15,9 +14,8 @@ from vsrv.api.limits import Lease
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.pooling import Pooling
 from vsrv.api.prepare import Prepared
-from vsrv.api.rendering import error_response
 from vsrv.errors import EngineError, UserError
-from vsrv.http.values import Request, Response
+from vsrv.http.values import Request
 from vsrv.log import RequestRecord
 
 _LONGEST_TIMEOUT_S = 86400
@@ -49,12 +47,10 @@ _OTHER_TASK = {
     "score": "this model scores pairs of texts; use /v1/rerank or /v1/score",
 }
 
-ErrorBody = Callable[[UserError, str], Response]  # (what to tell, request id) → the whole answer
-
 
 @dataclass(slots=True)
 class Trace:
-    """What is known of one request while it runs. `error_body` is of the dialect that its route speaks."""
+    """What is known of one request while it runs."""
 
     request: Request
     began: float
@@ -65,7 +61,6 @@ class Trace:
     generation: Generation | Pooling | None = None
     bytes_in: int = 0
     error: str = ""
-    error_body: ErrorBody = error_response
 
     def release(self) -> None:
         """Give back what the request holds; safe more than once."""

@@ -11,12 +11,15 @@ from typing import Any
 import orjson
 
 import vsrv
-from vsrv.api.fields import Field, Kind
+from vsrv.api.dialect_fields import COUNT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
+from vsrv.api.fields import Field, Kind, Table
 from vsrv.api.openapi_answers import ANSWERS
+from vsrv.api.pooling_fields import EMBEDDINGS, RERANK, SCORE
 from vsrv.api.request_fields import REQUESTS, RULES
 from vsrv.api.schema import ModelFacts
 from vsrv.http.route import AuthClass, Route
 
+_TABLES: Mapping[str, Table] = {**REQUESTS, **TRANSLATED}
 _ALWAYS = (400, 431, 503)  # what the HTTP layer itself may answer to any request
 _WITH_KEY = (401, 403, 429)
 _WITH_BODY = (404, 408, 413, 415, 500, 504)
@@ -24,7 +27,7 @@ _WITH_BODY = (404, 408, 413, 415, 500, 504)
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a route's pattern alone does not say. `request` is a dialect of REQUESTS, `answer` a schema of ANSWERS."""
+    """What a route's pattern alone does not say. `request` is a dialect of _TABLES, `answer` a schema of ANSWERS."""
 
     summary: str
     answer: str = ""
@@ -52,12 +55,34 @@ OPERATIONS: Mapping[str, Operation] = {
     "/openapi.json": Operation("this document", "Document"),
     "/v1/models": Operation("the served names", "ModelList"),
     "/v1/models/{model:path}": Operation("one served name", "Model"),
+    "/tokenizer_info": Operation("tokenizer_config.json and the chat template", "TokenizerInfo"),
     "/tokenize": Operation("text or messages → token ids", "Tokens", "tokenize"),
     "/detokenize": Operation("token ids → text", "Text", "detokenize"),
     "/v1/chat/completions": Operation(
         "the next message of a conversation", "ChatCompletion", "chat", streams=True
     ),
     "/v1/completions": Operation("how a text goes on", "Completion", "completions", streams=True),
+    "/v1/messages": Operation("the same in Anthropic's form", "Message", MESSAGES, streams=True),
+    "/v1/messages/count_tokens": Operation("tokens of such a prompt", "TokenCount", COUNT_TOKENS),
+    "/v1/responses": Operation(
+        "the same in the form of OpenAI's responses", "Response", RESPONSES, streams=True
+    ),
+    "/v1/embeddings": Operation("texts → vectors, with an embedding model", "Embeddings", EMBEDDINGS),
+    **dict.fromkeys(
+        ("/v1/rerank", "/v2/rerank", "/rerank"),
+        Operation(
+            "the documents that fit a query best, with an embedding model or a cross-encoder",
+            "Ranking",
+            RERANK,
+        ),
+    ),
+    **dict.fromkeys(
+        ("/v1/score", "/score"),
+        Operation("how well pairs of texts fit, with an embedding model or a cross-encoder", "Scores", SCORE),
+    ),
+    "/v1/responses/{response}": Operation("404: no response is kept"),
+    "/v1/responses/{response}/input_items": Operation("404: no response is kept"),
+    "/v1/responses/{response}/cancel": Operation("404: no response is kept"),
 }
 
 
@@ -69,7 +94,7 @@ def document(routes: tuple[Route, ...], facts: ModelFacts, access: Access, root_
         for method in route.methods:
             entry[method.lower()] = _operation(route, method, facts, access)
     schemas: dict[str, Any] = dict(ANSWERS)
-    for dialect in REQUESTS:
+    for dialect in _TABLES:
         schemas[_request_name(dialect)] = request_schema(dialect, facts)
     return orjson.dumps(
         {
@@ -90,7 +115,7 @@ def document(routes: tuple[Route, ...], facts: ModelFacts, access: Access, root_
 
 def request_schema(dialect: str, facts: ModelFacts) -> dict[str, Any]:
     """JSON schema of a request body: the rows of its table and what has to hold between them."""
-    rows = REQUESTS[dialect]
+    rows = _TABLES[dialect]
     schema: dict[str, Any] = {
         "type": "object",
         "properties": {name: field_schema(row, facts) for name, row in rows.items()},
@@ -237,7 +262,8 @@ def _responses(route: Route, about: Operation) -> dict[str, Any]:
 
 
 def _refusal(route: Route, status: int) -> dict[str, Any]:
-    name = "Health" if route.auth is AuthClass.PROBE and status == 503 else "Error"
+    own = "AnthropicError" if route.pattern.startswith("/v1/messages") else "Error"
+    name = "Health" if route.auth is AuthClass.PROBE and status == 503 else own
     return {
         "description": HTTPStatus(status).phrase,
         "content": {"application/json": {"schema": _reference(name)}},

@@ -55,6 +55,7 @@ _MESSAGE = _object(
     role=_STRING,
     content=_STRING_OR_NULL,
 )
+_VECTOR = {"anyOf": [_list(_NUMBER), {"type": "string", "contentEncoding": "base64"}]}
 _CARD = _object(
     id=_STRING,
     object={"const": "model"},
@@ -79,8 +80,27 @@ def _answer(kind: str, choice: Mapping[str, Any], **more: Any) -> dict[str, Any]
     )
 
 
+def _listed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What /v1/embeddings and /v1/score answer."""
+    return _object(
+        id=_STRING,
+        object={"const": "list"},
+        created=_INTEGER,
+        model=_STRING,
+        data=_list(entry),
+        usage=_USAGE,
+    )
+
+
 ANSWERS: Mapping[str, Any] = {
     "Error": _object(error=_object(message=_STRING, type=_STRING, param=_STRING_OR_NULL, code=_STRING)),
+    "AnthropicError": _object(
+        type={"const": "error"},
+        error=_object(
+            type=_STRING, message=_STRING, details=_object(error_code=_STRING, param=_STRING_OR_NULL)
+        ),
+        request_id=_STRING,
+    ),
     "Health": {
         "anyOf": [
             _object(status=_STRING, reason=_STRING, phase=_STRING, fraction=_NUMBER),
@@ -96,7 +116,52 @@ ANSWERS: Mapping[str, Any] = {
     "Tokens": _object(
         count=_INTEGER, max_model_len=_INTEGER, tokens=_list(_INTEGER), token_strs=_or_null(_list(_STRING))
     ),
+    "TokenizerInfo": _object({"chat_template": _STRING}, tokenizer_class=_STRING),
     "Text": _object(prompt=_STRING),
+    "Embeddings": _listed(_object(index=_INTEGER, object={"const": "embedding"}, embedding=_VECTOR)),
+    "Scores": _listed(_object(index=_INTEGER, object={"const": "score"}, score=_NUMBER)),
+    "Ranking": _object(
+        id=_STRING,
+        model=_STRING,
+        usage=_object(prompt_tokens=_INTEGER, total_tokens=_INTEGER),
+        results=_list(_object({"document": _object(text=_STRING)}, index=_INTEGER, relevance_score=_NUMBER)),
+    ),
+    "TokenCount": _object(input_tokens=_INTEGER),
+    "Message": _object(
+        id=_STRING,
+        type={"const": "message"},
+        role={"const": "assistant"},
+        model=_STRING,
+        content=_list(_object(type={"enum": ["text", "thinking", "tool_use"]})),
+        stop_reason={"enum": ["end_turn", "max_tokens", "stop_sequence", "tool_use"]},
+        stop_sequence=_STRING_OR_NULL,
+        usage=_object(
+            input_tokens=_INTEGER,
+            cache_creation_input_tokens=_INTEGER,
+            cache_read_input_tokens=_INTEGER,
+            output_tokens=_INTEGER,
+        ),
+    ),
+    "Response": _object(
+        id=_STRING,
+        object={"const": "response"},
+        created_at=_INTEGER,
+        status={"enum": ["completed", "incomplete"]},
+        model=_STRING,
+        output=_list(
+            _object(type={"enum": ["message", "reasoning", "function_call", "custom_tool_call"]}, id=_STRING)
+        ),
+        incomplete_details=_or_null(_object(reason=_STRING)),
+        error={"type": "null"},
+        store={"const": False},
+        usage=_object(
+            input_tokens=_INTEGER,
+            input_tokens_details=_object(cached_tokens=_INTEGER),
+            output_tokens=_INTEGER,
+            output_tokens_details=_object(reasoning_tokens=_INTEGER),
+            total_tokens=_INTEGER,
+        ),
+    ),
     "ChatCompletion": _answer(
         "chat.completion",
         _object(

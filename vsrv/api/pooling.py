@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vsrv.api.admission import Seat, Size
-from vsrv.api.generation import Services, Terms, Times, Usage, timeout_error
+from vsrv.api.generation import Services, Terms, Times, Usage, timed_out
 from vsrv.api.prepare import Prepared
 from vsrv.api.prepare_pooling import PoolingRequest
 from vsrv.engine_client import PooledResult
@@ -127,7 +127,7 @@ class Pooling:
     def _submit(self, group: Group) -> None:
         """Hand a group's inputs to the engine. Raises EngineError when it cannot take them."""
         if self._expired:
-            raise timeout_error()
+            raise timed_out()
         assert group.seat is not None
         if self.times.granted is None:
             self.times.granted = group.seat.granted_at
@@ -149,7 +149,7 @@ class Pooling:
     def _expire(self) -> None:
         """The deadline has come: what waits or runs ends with an error."""
         self._expired = True
-        error = timeout_error()
+        error = timed_out()
         for group in self._groups:
             if group.seat is not None:
                 group.seat.fail(error)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import struct
-import uuid
 from array import array
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from vsrv.api.fields import Fields, invalid, parse_object
+from vsrv.api.chat_prompt import ChatPrompt, ChatPrompter
+from vsrv.api.fields import Fields, invalid, parse_object, unsupported
+from vsrv.api.plans import ReadingPlan
 from vsrv.api.pooling_fields import POOLING
 from vsrv.api.prepare_pooling import PoolingPreparer, PoolingRequest
 from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
 from vsrv.api.structured import grammar_of
+from vsrv.api.translation import AS_SENT, PLAIN, Style
+from vsrv.api.translators import TRANSLATORS, Translator
 from vsrv.errors import UserError
+from vsrv.text.fill_in import FillIn, format_of, joined, stop_ids
 from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
@@ -28,6 +31,7 @@ _MAX_BAD_WORD_IDS = 60
 class Prepared:
     """What the front needs to run a request; `limits` is max_tokens of each prompt.
 
+    `told` is what a translated dialect's answer needs of its request.
     `prompt_texts` are filled for echo and return_prompt_text only. /tokenize has no request, and in `prompt_texts` the tokens' spellings if asked.
     """
 
@@ -35,6 +39,7 @@ class Prepared:
     prompts: list[array[int]]
     prompt_texts: list[str]
     limits: tuple[int, ...] = ()
+    told: dict[str, Any] = field(default_factory=dict)
     pooling: PoolingRequest | None = None  # in the place of `request` where vectors are asked for
 
     def to_frame(self) -> bytes:
@@ -45,6 +50,7 @@ class Prepared:
                 "lengths": [len(ids) for ids in self.prompts],
                 "texts": self.prompt_texts,
                 "limits": self.limits,
+                "told": self.told,
                 "pooling": None if self.pooling is None else self.pooling.to_json(),
             }
         )
@@ -62,7 +68,7 @@ class Prepared:
             start += length
         request = None if head["request"] is None else GenerationRequest.from_json(head["request"])
         pooling = None if head["pooling"] is None else PoolingRequest.from_json(head["pooling"])
-        return cls(request, prompts, head["texts"], tuple(head["limits"]), pooling)
+        return cls(request, prompts, head["texts"], tuple(head["limits"]), head["told"], pooling)
 
 
 class Preparer:
@@ -78,30 +84,58 @@ class Preparer:
         """`checker`: for a process that can be killed; without it a request with a grammar raises ChildNeeded."""
         self._checker = checker
         self._tokenizer = tokenizer
-        self._template = template
         self._facts = facts
-        wanted = template is not None and template.iterates_content
-        self._in_parts = {"openai": True, "string": False}.get(facts.content_format, wanted)
+        self._prompter = None if template is None else ChatPrompter(tokenizer, template, facts)
 
     def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
-        """dialect: a key of REQUESTS. Raises UserError."""
+        """dialect: one of prepare_worker.DIALECTS. Raises UserError."""
+        if dialect in TRANSLATORS:
+            return self._translated(TRANSLATORS[dialect], body)
         fields = request_fields(parse_object(body), dialect, self._facts)
         if dialect in POOLING:
             inputs = PoolingPreparer(fields, self._tokenizer, self._facts).prepare(dialect)
-            return Prepared(None, inputs.ids, inputs.texts, (0,), inputs.request)
+            return Prepared(None, inputs.ids, inputs.texts, (0,), pooling=inputs.request)
         if dialect == "chat":
             return self._chat(fields)
         if dialect == "completions":
             return self._completions(fields)
         return self._tokenize(fields)
 
+    def _translated(self, translator: Translator, body: bytes | bytearray) -> Prepared:
+        """Another dialect's body by way of chat's; in plain form where the template refuses the conversation as it is."""
+        fields = translator.fields(parse_object(body), self._facts)
+        try:
+            try:
+                return self._by_chat(translator, fields, AS_SENT)
+            except UserError as error:
+                if error.code != "template_error":
+                    raise
+                return self._by_chat(translator, fields, PLAIN)
+        except UserError as error:
+            raise translator.restated(error, self._facts) from None
+
+    def _by_chat(self, translator: Translator, fields: Fields, style: Style) -> Prepared:
+        translated = translator.to_chat(fields, self._facts, style)
+        if not self._chats.thinks:  # keeps every budget of thinking, which chat would refuse
+            translated.chat.pop("thinking_token_budget", None)
+        chat = request_fields(translated.chat, "chat", self._facts)
+        if translator.prompt_only:
+            return Prepared(None, [self._chat_prompt(chat)[1]], [])
+        prepared = self._chat(chat)
+        assert prepared.request is not None
+        request = replace(prepared.request, unknown=translated.ignored)
+        return replace(prepared, request=request, told=translated.told)
+
     def _chat(self, fields: Fields) -> Prepared:
-        whole, text = self._chat_ids(fields)
+        prompt, whole = self._chat_prompt(fields)
         ids = self._truncated(fields, whole)
         limits = (self._limit(len(ids), "messages", self._chat_wanted(fields)),)
-        request = request_of(self._common(fields), "chat", limits)
+        answer = grammar_of(fields, self._checker)
+        grammar = self._chats.grammar(fields, prompt, answer, self._checker)
+        request = request_of(self._common(fields, grammar, prompt.reading), "chat", limits)
         if not fields["return_prompt_text"]:
             return Prepared(request, [ids], [], limits)
+        text = prompt.text.replace(prompt.mark, "")
         text = text if len(ids) == len(whole) else self._tokenizer.decode(list(ids), False)
         return Prepared(request, [ids], [text], limits)
 
@@ -115,49 +149,37 @@ class Preparer:
             )
         return self._facts.defaults.max_tokens if wanted is None else wanted
 
-    def _chat_ids(self, fields: Fields) -> tuple[array[int], str]:
-        """Messages → ids, and the text that the template made."""
-        if self._template is None:
+    @property
+    def _chats(self) -> ChatPrompter:
+        """Raises UserError where the model has no template."""
+        if self._prompter is None:
             raise UserError(
                 400,
                 "no_chat_template",
                 "this model has no chat template: use /v1/completions, or start with --chat-template",
                 "messages",
             )
-        mark = f"\ue000{uuid.uuid4().hex}\ue001"  # cannot be guessed, so it cannot be sent
-        messages = _messages(
-            fields["messages"], lambda text: self._tokenizer.mark_special(text, mark), self._in_parts
-        )
-        add = fields["add_generation_prompt"]
-        resume = fields["continue_final_message"]
-        if resume and add and fields.has("add_generation_prompt"):
-            raise invalid("continue_final_message", "cannot be true together with add_generation_prompt")
-        variables = self._variables(fields)
-        text = self._template.render(messages, {**variables, "add_generation_prompt": add and not resume})
-        if resume:
-            text = _cut_after_last(text, messages)
-        if len(text) > self._facts.longest_text and not fields.has("truncate_prompt_tokens"):
-            raise self._too_long(f"far more than {self._facts.max_model_len}", "messages")
-        ids = self._tokenizer.encode_marked(text, mark)
-        if fields["add_special_tokens"]:
-            ids = self._tokenizer.encode("", True) + ids
-        return ids, text.replace(mark, "")
+        return self._prompter
 
-    def _variables(self, fields: Fields) -> dict[str, Any]:
-        """Template variables of the server and of the request."""
-        given = fields["chat_template_kwargs"] or {}
-        defaults, effort = self._facts.template_variables, fields["reasoning_effort"]
-        if effort is None:
-            return {**defaults, **given}
-        thinking = effort != "none"  # what most templates look at; the request may say otherwise
-        return {**defaults, "enable_thinking": thinking, **given, "reasoning_effort": effort}
+    def _chat_prompt(self, fields: Fields) -> tuple[ChatPrompt, array[int]]:
+        prompt = self._chats.prompt(fields)
+        if len(prompt.text) > self._facts.longest_text and not fields.has("truncate_prompt_tokens"):
+            raise self._too_long(f"far more than {self._facts.max_model_len}", "messages")
+        return prompt, self._chats.ids(prompt, fields["add_special_tokens"] is True)
 
     def _completions(self, fields: Fields) -> Prepared:
         sent, texts = self._prompts(fields)
+        fill_in = self._fill_in(fields)
+        if fill_in is not None:
+            sent = [joined(self._tokenizer, fill_in, ids, fields["suffix"]) for ids in sent]
         prompts = [self._truncated(fields, ids) for ids in sent]
         limits = tuple(self._limit(len(ids), "prompt", fields["max_tokens"]) for ids in prompts)
-        request = request_of(self._common(fields), "completions", limits)
-        if len(prompts) * request.n > self._facts.max_prompts:
+        common = self._common(fields, grammar_of(fields, self._checker))
+        request = request_of(common, "completions", limits)
+        if fill_in is not None:
+            stops = (*request.params.stop_token_ids, *stop_ids(self._tokenizer, fill_in))
+            request = replace(request, params=replace(request.params, stop_token_ids=stops))
+        if len(prompts) * request.width > self._facts.max_prompts:
             raise invalid("prompt", f"prompts times n must not be above {self._facts.max_prompts}")
         if request.echo:  # what was cut away was not read, so it is not echoed either
             texts = [
@@ -166,11 +188,23 @@ class Preparer:
             ]
         return Prepared(request, prompts, [t or "" for t in texts] if request.echo else [], limits)
 
+    def _fill_in(self, fields: Fields) -> FillIn | None:
+        """How this model is told of a suffix, where one was sent. Raises UserError."""
+        if not fields["suffix"]:
+            return None
+        row = format_of(self._tokenizer)
+        if row is None:
+            raise unsupported("suffix", "is not supported: this model has no tokens for filling in")
+        for name in ("echo", "truncate_prompt_tokens"):
+            if fields[name]:
+                raise invalid(name, "is not available together with suffix")
+        return row
+
     def _prompts(self, fields: Fields) -> tuple[list[array[int]], list[str | None]]:
         """The id array of each prompt, and its text where text was sent."""
         if fields["prompt"] is None:
             raise invalid("prompt", "is missing or empty")
-        add_special = fields["add_special_tokens"] is not False
+        add_special = fields["add_special_tokens"] is not False and not fields["suffix"]
         prompts: list[array[int]] = []
         texts: list[str | None] = []
         for item in fields["prompt"]:
@@ -186,7 +220,7 @@ class Preparer:
 
     def _tokenize(self, fields: Fields) -> Prepared:
         if fields.has("messages"):
-            ids, _ = self._chat_ids(fields)
+            _, ids = self._chat_prompt(fields)
         elif fields.has("prompt"):
             ids = self._tokenizer.encode(fields["prompt"], fields["add_special_tokens"] is not False)
         else:
@@ -194,7 +228,7 @@ class Preparer:
         spelled = fields["return_token_strs"]
         return Prepared(None, [ids], [self._tokenizer.token_string(i) for i in ids] if spelled else [])
 
-    def _common(self, fields: Fields) -> Common:
+    def _common(self, fields: Fields, grammar: str, reading: ReadingPlan = ReadingPlan()) -> Common:  # noqa: B008
         words: list[tuple[int, ...]] = []
         for word in fields["bad_words"]:
             plain = tuple(self._tokenizer.encode(word.lstrip() or word, False))
@@ -207,7 +241,7 @@ class Preparer:
             or sum(len(word) + 1 for word in words) > 2000
         ):
             raise invalid("bad_words", "the words have too many tokens")
-        return Common(fields, self._facts, tuple(words), grammar_of(fields, self._checker))
+        return Common(fields, self._facts, tuple(words), grammar, reading)
 
     def _truncated(self, fields: Fields, ids: array[int]) -> array[int]:
         length = self._facts.max_model_len
@@ -238,82 +272,3 @@ class Preparer:
         limit = self._facts.max_model_len
         message = f"This model's maximum context length is {limit} tokens. However, your prompt has {length} tokens. Shorten the {param}."
         return UserError(400, "context_length_exceeded", message, param)
-
-
-def _messages(value: Any, marked: Callable[[str], str], in_parts: bool) -> list[dict[str, Any]]:
-    """OpenAI messages → what templates expect: role and content, user strings marked. Raises UserError 400.
-
-    Content is a list of text parts with `in_parts`, else one text.
-    """
-    if not value:
-        raise invalid("messages", "expected a list of at least one message")
-    messages = []
-    for index, message in enumerate(value):
-        where = f"messages[{index}]"
-        if (
-            not isinstance(message, Mapping)
-            or not isinstance(message.get("role"), str)
-            or not 0 < len(message["role"]) <= 64
-        ):
-            raise invalid(where, "expected an object with a role")
-        role = "system" if message["role"] == "developer" else message["role"]
-        entry: dict[str, Any] = {
-            "role": marked(role),
-            "content": _content(_texts_of(message.get("content"), where), marked, in_parts),
-        }
-        for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
-            if isinstance(message.get(name), str):
-                entry[name] = marked(message[name])
-        if message.get("tool_calls"):
-            raise UserError(
-                400,
-                "unsupported_parameter",
-                "tool calls are not supported by this version of vsrv",
-                f"{where}.tool_calls",
-            )
-        messages.append(entry)
-    return messages
-
-
-def _content(texts: list[str], marked: Callable[[str], str], in_parts: bool) -> str | list[dict[str, str]]:
-    if in_parts:
-        return [{"type": "text", "text": marked(text)} for text in texts]
-    return marked("\n".join(texts))
-
-
-def _texts_of(content: Any, where: str) -> list[str]:
-    if content is None:
-        return []
-    if isinstance(content, str):
-        return [content]
-    if not isinstance(content, list):
-        raise invalid(f"{where}.content", "expected text or a list of parts")
-    texts: list[str] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind in ("text", "input_text") and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif kind == "refusal" and isinstance(part.get("refusal"), str):
-            texts.append(part["refusal"])
-        elif isinstance(kind, str) and kind not in ("text", "input_text", "refusal"):
-            raise UserError(
-                400,
-                "unsupported_parameter",
-                f"content of type {kind[:40]!r} is not supported: text only",
-                f"{where}.content",
-            )
-        else:
-            raise invalid(f"{where}.content", "each part needs a type and its text")
-    return texts
-
-
-def _cut_after_last(text: str, messages: list[dict[str, Any]]) -> str:
-    """continue_final_message: the prompt ends with the last message's own text."""
-    content = messages[-1]["content"]
-    if isinstance(content, list):
-        content = content[-1]["text"] if content else ""
-    content = content.rstrip()
-    at = text.rfind(content) if content else -1
-    if at < 0:
-        raise invalid("continue_final_message", "the template does not end with the last message's text")
-    return text[: at + len(content)]

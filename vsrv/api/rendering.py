@@ -1,9 +1,8 @@
-"""What chat and completions answers have in common: ids, usage, log probabilities, error objects."""
+"""What chat and completions answers have in common: ids, usage, log probabilities."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,26 +10,11 @@ from typing import Any
 import orjson
 
 from vsrv.api.generation import TokenLogProb, Usage
-from vsrv.errors import UserError
 from vsrv.http.values import Response
 from vsrv.text.detokenizer import CharacterStream
 from vsrv.text.tokenizer import Tokenizer
 
 JSON_HEADERS = [("content-type", "application/json")]
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    408: "timeout_error",
-    413: "invalid_request_error",
-    415: "invalid_request_error",
-    429: "rate_limit_error",
-    503: "server_overloaded_error",
-    504: "timeout_error",
-}
-_FINAL = {"request_timeout", "prompt_above_limit"}  # codes of statuses that clients would try again in vain
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +24,15 @@ class AnswerIds:
     id: str
     created: int
     model: str
-    fingerprint: str
+    fingerprint: str | None
 
     @classmethod
-    def make(cls, prefix: str, request_id: str, model: str, fingerprint: str) -> AnswerIds:
+    def make(cls, prefix: str, request_id: str, model: str, fingerprint: str | None) -> AnswerIds:
         return cls(f"{prefix}{request_id}", int(time.time()), model, fingerprint)
 
 
 def json_response(value: Any, status: int = 200, headers: list[tuple[str, str]] | None = None) -> Response:
     return Response(status, [*JSON_HEADERS, *(headers or [])], orjson.dumps(value))
-
-
-def error_object(error: UserError) -> dict[str, Any]:
-    kind = _TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
-    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
-
-
-def error_response(error: UserError, request_id: str) -> Response:
-    """OpenAI's error body. Retry-After is whole seconds and at most 120, because clients refuse to wait longer."""
-    headers = []
-    if error.retry_after_s is not None:
-        headers.append(("retry-after", str(min(120, max(1, math.ceil(error.retry_after_s))))))
-    if error.code in _FINAL:
-        headers.append(("x-should-retry", "false"))
-    if error.status == 401:
-        headers.append(("www-authenticate", 'Bearer realm="vsrv"'))
-    return json_response(error_object(error), error.status, headers)
 
 
 ENGINE_NULLS: dict[str, None] = {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": None}
@@ -85,6 +52,8 @@ def usage_object(usage: Usage, with_details: bool) -> dict[str, Any]:
     }
     if with_details:
         table["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.thinks:
+        table["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
     return table
 
 

@@ -38,6 +38,33 @@ _MESSAGE = {
         },
     },
 }
+_TOOL = {
+    "type": "object",
+    "required": ["type", "function"],
+    "properties": {
+        "type": {"const": "function"},
+        "function": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": {"type": "string", "pattern": "^[A-Za-z0-9_.:/-]{1,128}$"},
+                "description": {"type": ["string", "null"]},
+                "parameters": {"type": ["object", "null"]},
+                "strict": {"type": ["boolean", "null"]},
+            },
+        },
+    },
+}
+_TOOL_CHOICE = {
+    "anyOf": [
+        {"enum": ["none", "auto", "required"]},
+        {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"enum": ["function", "allowed_tools"]}},
+        },
+    ]
+}
 
 
 def _sampling(name: str, help: str) -> Field:
@@ -89,7 +116,10 @@ _STOPPING = (
 )
 _ANSWERING = (
     Field("n", "integer", "answers to each prompt", 1, "max_n", 1, GENERATING),
-    Field("best_of", "integer", "accepted where it equals n", 1, "max_n", None, GENERATING),
+    Field("best_of", "integer", "accepted where it equals n", 1, "max_n", None, (CHAT,)),
+    Field("best_of", "integer", "make so many answers and send the n that are most likely by token; not with stream", 1, "max_n", None, (COMPLETIONS,)),
+    _flag("use_beam_search", False, "the n most likely answers that a beam search of width n finds, instead of sampled ones"),
+    Field("length_penalty", "number", "of beam search: a beam's log probability is divided by its tokens to this power", -10, 10, 1.0, GENERATING),
     _flag("stream", False, "send the answer in pieces, as server-sent events"),
     Field("stream_options", "object", "of a stream: include_usage, continuous_usage_stats", 0, 16, None, GENERATING),
     Field("logprobs", "boolean", "tell the log probability of each token", default=False, dialects=(CHAT,)),
@@ -109,6 +139,7 @@ _PROMPTING = (
     Field("messages", "list", "the conversation, oldest first", 1, 4096, None, (CHAT,), required=True, schema={"items": _MESSAGE}),
     Field("messages", "list", "a conversation for the template, oldest first", 1, 4096, None, (TOKENIZE,), schema={"items": _MESSAGE}),
     Field("prompt", "prompt", "a text, token ids, or a list of either", 1, "max_prompts", None, (COMPLETIONS,), required=True),
+    Field("suffix", "text", "what comes after the answer, for models that fill in the middle", 0, "longest_text", "", (COMPLETIONS,)),
     Field("prompt", "text", "the text to be tokenised", 0, "longest_text", None, (TOKENIZE,)),
     Field("tokens", "token_ids", "the ids to be spelled", 0, "most_tokens_read", None, (DETOKENIZE,), required=True),
     _flag("return_token_strs", False, "spell each token", (TOKENIZE,)),
@@ -133,6 +164,15 @@ _CONSTRAINING = (
     Field("guided_whitespace_pattern", "text", "an older name of structured_outputs.whitespace_pattern", 1, 256, "", GENERATING),
     Field("structural_tag", "any", "an older name of structured_outputs.structural_tag", dialects=GENERATING),
 )
+_CALLING = (
+    Field("tools", "list", "functions that the model may call", 1, 512, None, TEMPLATED, schema={"items": _TOOL}),
+    Field("tool_choice", "any", "none, auto, required, or the function that is to be called", dialects=TEMPLATED, schema=_TOOL_CHOICE),
+    _flag("parallel_tool_calls", True, "allow more than one call in an answer", TEMPLATED),
+    Field("functions", "list", "an older name of tools", 1, 512, None, TEMPLATED),
+    Field("function_call", "any", "an older name of tool_choice", dialects=TEMPLATED),
+    _flag("include_reasoning", True, "show the thinking before the answer", (CHAT,)),
+    Field("thinking_token_budget", "integer", "end the thinking after so many tokens; -1: no limit", -1, 1 << 20, None, (CHAT,)),
+)
 _SERVING = (
     Field("priority", "integer", "with --scheduling-policy priority: the smaller, the sooner", -(2**31), 2**31 - 1, 0, GENERATING),
     Field("cache_salt", "text", "keeps cached prompts apart from those with another salt", 1, 128, "", GENERATING),
@@ -141,29 +181,26 @@ _SERVING = (
 )
 _HARMLESS = tuple(
     _ignored(name, "accepted, without effect")
-    for name in """user session_id store metadata service_tier verbosity safety_identifier prompt_cache_key prompt_cache_retention
-    moderation web_search_options guided_decoding_backend include_reasoning parallel_tool_calls length_penalty""".split()
+    for name in """user session_id store metadata service_tier verbosity safety_identifier prompt_cache_key prompt_cache_options
+    prompt_cache_retention moderation prediction guided_decoding_backend""".split()
 )
 _UNSUPPORTED = (
-    _refused("tools"),
-    _refused("tool_choice", "", "none", "auto"),
-    _refused("functions"),
-    _refused("function_call", "", "none"),
-    _refused("use_beam_search", "", False),
-    _refused("suffix", "", ""),
-    _refused("chat_template"),
+    _refused("suffix", "is of /v1/completions", "", dialects=(CHAT,)),
+    _refused("web_search_options", "is not supported: nothing is fetched for a request"),
+    _refused("chat_template", "of a request is not accepted: a template is a program (--chat-template is the server's)"),
     _refused("documents", "", []),
-    _refused("audio"),
-    _refused("modalities", "", ["text"]),
-    _refused("prediction"),
+    _refused("audio", "is not supported: answers are text"),
+    _refused("modalities", "other than text are not supported", ["text"]),
     _refused("logprob_token_ids"),
-    _refused("thinking_token_budget", "", -1),
     _refused("repetition_detection"),
-    _refused("prompt_embeds"),
-    _refused("kv_transfer_params"),
+    _refused("prompt_embeds", "are not accepted: send text or token ids"),
+    *(_refused(name, "is not accepted from a request", {}) for name in ("kv_transfer_params", "ec_transfer_params", "vllm_xargs")),
+    *(_refused(name, "is not supported: prompts are text", {}) for name in ("media_io_kwargs", "mm_processor_kwargs", "mm_payload")),
+    *(_refused(name, "", False) for name in ("return_mm_kwargs", "return_token_offsets", "watermarking")),
+    _refused("routed_experts_prompt_start"),
 )
 ROWS = (
-    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_CONSTRAINING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
+    *_MODEL, *_PROMPTING, *_SAMPLING, *_STOPPING, *_ANSWERING, *_CONSTRAINING, *_CALLING, *_SERVING, *_HARMLESS, *_UNSUPPORTED,
 )
 REQUESTS: Mapping[str, Table] = {
     dialect: table(*(row for row in ROWS if dialect in row.dialects))
@@ -197,6 +234,10 @@ def _either(first: Mapping[str, Any], second: Mapping[str, Any], *required: str)
 
 _NO, _NONE = {"enum": [False, None]}, {"enum": [0, None]}
 _NEAR_ZERO = 1e-5  # temperatures below take the most likely token always
+_SEVERAL = (  # greedy sequences would be all the same
+    {"properties": {"n": {"enum": [1, None]}, "best_of": {"enum": [1, None]}}},
+    {"properties": {"temperature": {"type": ["number", "null"], "exclusiveMinimum": _NEAR_ZERO}}},
+)
 RULES = (
     Rule(
         GENERATING,
@@ -208,10 +249,12 @@ RULES = (
     ),
     Rule(
         GENERATING,
-        _either(
-            {"n": {"enum": [1, None]}},
-            {"temperature": {"type": ["number", "null"], "exclusiveMinimum": _NEAR_ZERO}},
-        ),
+        {
+            "anyOf": [
+                *_SEVERAL,
+                {"properties": {"use_beam_search": {"const": True}}, "required": ["use_beam_search"]},
+            ]
+        },
     ),
     Rule((CHAT,), _either({"top_logprobs": _NONE}, {"logprobs": {"const": True}}, "logprobs")),
     Rule(TEMPLATED, _either({"continue_final_message": _NO}, {"add_generation_prompt": _NO})),

@@ -6,10 +6,12 @@ What vsrv does not do and what would change the answer is refused (`unsupported_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vsrv.api.fields import Fields, invalid, unsupported
+from vsrv.api.choices import read_choices
+from vsrv.api.fields import Fields, invalid
+from vsrv.api.plans import ReadingPlan
 from vsrv.api.request_fields import KNOWN, REQUESTS, STREAM_OPTIONS
 from vsrv.errors import UserError
 from vsrv.messages import SamplingParams
@@ -56,6 +58,11 @@ class ModelFacts:
     content_format: str = (
         "auto"  # of messages in the template: a text, "openai": a list of parts, or what it looks made for
     )
+    tool_parser: str = ""  # a name of text.tools, "none", or "" for what the template is made for
+    reasoning_parser: str = ""  # a name of text.reasoning, likewise
+    hide_unused_tools: bool = False  # from the template, where tool_choice is none
+    compact_json: bool = False  # in every structured output
+    closed_objects: bool = False  # likewise: no properties but those that a schema lists
 
     tasks: tuple[str, ...] = ("generate",)  # or "embed", "score"
     embedding_size: int = 0
@@ -90,6 +97,9 @@ class GenerationRequest:
     model: str
     params: SamplingParams
     n: int = 1
+    best_of: int = 0  # sequences of each prompt, of which n are told; 0: n
+    beam_search: bool = False
+    length_penalty: float = 1.0
     stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
@@ -105,6 +115,12 @@ class GenerationRequest:
     cache_salt: str = ""
     request_id: str = ""
     unknown: tuple[str, ...] = ()  # names of fields that mean nothing here, for the log
+    reading: ReadingPlan = ReadingPlan()  # noqa: RUF009 - frozen
+
+    @property
+    def width(self) -> int:
+        """Sequences of each prompt that the engine computes at once."""
+        return self.best_of or self.n
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -112,7 +128,9 @@ class GenerationRequest:
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> GenerationRequest:
         params = {k: _frozen(v) for k, v in table.pop("params").items()}
-        return cls(params=SamplingParams(**params), **{k: _frozen(v) for k, v in table.items()})
+        reading = ReadingPlan.from_json(table.pop("reading"))
+        rest = {k: _frozen(v) for k, v in table.items()}
+        return cls(params=SamplingParams(**params), reading=reading, **rest)
 
 
 def _frozen(value: Any) -> Any:
@@ -148,6 +166,7 @@ class Common:
     facts: ModelFacts
     bad_words: tuple[tuple[int, ...], ...]
     grammar: str = ""
+    reading: ReadingPlan = ReadingPlan()  # noqa: RUF009 - frozen
 
 
 def request_of(common: Common, dialect: str, limits: Sequence[int]) -> GenerationRequest:
@@ -164,16 +183,17 @@ def request_of(common: Common, dialect: str, limits: Sequence[int]) -> Generatio
     echo = bool(fields["echo"])
     asked = [k for k in (prompt_logprobs, logprobs if echo else None) if k is not None]
     params = _params(common, limits, logprobs, max(asked, default=None))
-    n = fields["n"]
-    if n > 1 and params.temperature == 0:
-        raise invalid("n", "must be 1 with temperature 0: all choices would be the same")
-    if fields["best_of"] not in (None, n):
-        raise unsupported("best_of", "other than n is not supported")
+    choices = read_choices(fields, params, facts.max_logprobs, is_chat)
+    if choices.best_of and logprobs is None:
+        params = replace(params, logprobs=0)  # their sum is what the best is known by
     return GenerationRequest(
         dialect=dialect,
         model=check_model(fields, facts),
         params=params,
-        n=n,
+        n=choices.n,
+        best_of=choices.best_of,
+        beam_search=choices.beam_search,
+        length_penalty=choices.length_penalty,
         stream=stream,
         include_usage=options["include_usage"],
         continuous_usage=options["continuous_usage_stats"],
@@ -189,6 +209,7 @@ def request_of(common: Common, dialect: str, limits: Sequence[int]) -> Generatio
         cache_salt=fields["cache_salt"],
         request_id=fields["request_id"],
         unknown=fields.unknown(KNOWN),
+        reading=common.reading,
     )
 
 

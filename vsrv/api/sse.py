@@ -1,4 +1,4 @@
-"""Server-sent events as OpenAI's clients read them: `data: <JSON>`, a blank line, `[DONE]` at the end."""
+"""Server-sent events as clients read them: `data: <JSON>`, a blank line; some dialects name them, some end with `[DONE]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 
 import orjson
 
+from vsrv.api.refusals import error_object
+from vsrv.errors import UserError
+
 DONE = b"data: [DONE]\n\n"
+COMMENT = b": keep-alive\n\n"
 HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
@@ -19,6 +23,15 @@ HEADERS = [
 
 def event(value: Any) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+def named_event(name: str, value: Any) -> bytes:
+    return b"event: " + name.encode("ascii") + b"\ndata: " + orjson.dumps(value) + b"\n\n"
+
+
+def stream_error(error: UserError) -> bytes:
+    """How a stream of chunks that has begun tells a failure, and ends."""
+    return event(error_object(error)) + DONE
 
 
 class Stream:
@@ -48,8 +61,10 @@ class Stream:
                 on_close(self._sent)
 
 
-async def with_keep_alive(chunks: AsyncIterator[bytes], interval_s: float) -> AsyncIterator[bytes]:
-    """Pass chunks on; after `interval_s` of silence a comment keeps proxies from closing the stream. 0 = never."""
+async def with_keep_alive(
+    chunks: AsyncIterator[bytes], interval_s: float, sign: bytes = COMMENT
+) -> AsyncIterator[bytes]:
+    """Pass chunks on; after `interval_s` of silence a sign of life keeps proxies from closing the stream. 0 = never."""
     if interval_s <= 0:
         async for chunk in chunks:
             yield chunk
@@ -62,7 +77,7 @@ async def with_keep_alive(chunks: AsyncIterator[bytes], interval_s: float) -> As
                 following = loop.create_task(_next(chunks))
             done, _ = await asyncio.wait((following,), timeout=interval_s)
             if not done:
-                yield b": keep-alive\n\n"
+                yield sign
                 continue
             try:
                 chunk = following.result()

@@ -15,7 +15,7 @@ from vsrv.config import ServeConfig, is_loopback
 from vsrv.errors import ConfigError
 from vsrv.keyfile import KeyRecord, read_key_file
 from vsrv.options import EXPIRY_WARN_DAYS
-from vsrv.serve import SPARE_FDS, tls_files
+from vsrv.serve import SPARE_FDS, asks_for_certificates, tls_files
 
 _MAX_PORTS_TRIED = 100
 
@@ -37,7 +37,12 @@ def keys(config: ServeConfig) -> list[Finding]:
     found = [Finding("keys", "ok", f"{len(given)} by --api-key")] if given else []
     if path:
         try:
-            found.append(_key_file(path, read_key_file(Path(path)).keys))
+            records = read_key_file(Path(path)).keys
+            found.append(_key_file(path, records))
+            named = [record.id for record in records if record.client_cert]
+            if named and not asks_for_certificates(config):
+                message = f"{path} names client certificates ({named[0]}), which nobody is asked for"
+                found.append(Finding("keys", "warning", message, "--ssl-ca-certs FILE --ssl-cert-reqs 1"))
         except ConfigError as error:
             found.append(failed("keys", error, "--api-key-file FILE"))
     return found
@@ -64,6 +69,8 @@ def _key_file(path: str, records: tuple[KeyRecord, ...]) -> Finding:
 
 def certificate(config: ServeConfig) -> list[Finding]:
     """Whether TLS would come up, for which names and for how long."""
+    if bool(config.get("ssl-certfile")) != bool(config.get("ssl-keyfile")):
+        return []  # half a pair: the settings' own check has said so
     if not config.get("ssl-certfile"):
         if config.get("uds") or is_loopback(config.get("host")):
             return [Finding("TLS", "ok", "off")]
@@ -129,6 +136,9 @@ def _port(host: str, port: int, option: str) -> Finding:
     fix = f"{option} {other}" if other else f"{option} N"
     if problem.errno == errno.EADDRINUSE:
         holder = _holder(port)
+        if holder.startswith("process 1 "):
+            message = f"{host} port {port} is held by systemd: right for a service behind a socket unit, which does not bind it itself"
+            return Finding("address", "warning", message)
         return Finding(
             "address", "error", f"{host} port {port} is in use{f' by {holder}' if holder else ''}", fix
         )

@@ -212,7 +212,7 @@ def load_generating(config: EngineConfig, spec: ModelSpec, front: FrontSocket) -
             front.send(Loading("weights", fraction, f"{spec.num_parameters / 1e6:,.0f} million parameters"))
 
     with ThreadPoolExecutor(1) as beside:  # a large vocabulary takes a second
-        building = beside.submit(Grammars, folder, spec.vocab_size)
+        building = beside.submit(Grammars, Path(config.tokenizer or config.model), spec.vocab_size)
         model = models.load_model(folder, spec, ops, options, progress)
         grammars = building.result()
     front.send(Loading("cache"))

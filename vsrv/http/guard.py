@@ -14,6 +14,7 @@ from vsrv.http.values import Limits
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _NAME = re.compile(rb"[!#$%&'*+\-.^`|~0-9A-Za-z]+")  # without "_", which proxies and CGI confuse with "-"
+_UNDERSCORED = frozenset((b"session_id", b"thread_id", b"conversation_id"))  # Codex sent them until May 2026
 _VALUE = re.compile(rb"[\x20-\x7e\t]*")  # RFC 9110 section 5.5 without obs-text
 _REQUEST_LINE = re.compile(rb"([^ ]+) ([^ ]+) HTTP/(\d)\.(\d)")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")  # RFC 9112 section 3.2.2
@@ -75,7 +76,8 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
     """One header or trailer line → (name in lower case, value without the blanks around it)."""
     name, colon, value = line.partition(b":")
     value = value.strip(b" \t")
-    if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+    named = _NAME.fullmatch(name) or name.lower() in _UNDERSCORED
+    if not colon or not named or not _VALUE.fullmatch(value):
         if line[:1] in (b" ", b"\t"):
             raise refuse(400, "a header is folded over lines (RFC 9112 section 5.2)")
         raise refuse(400, "malformed header: name, colon, printable ASCII value (RFC 9112 section 5)")

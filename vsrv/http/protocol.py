@@ -28,7 +28,7 @@ from vsrv.http.values import (
 )
 
 App = Callable[[Request], Awaitable[Response | StreamingResponse]]
-ErrorBody = Callable[[UserError, str], Response]
+ErrorBody = Callable[[UserError, str, str], Response]  # of (what to tell, request id, path or "")
 Log = Callable[[str, str], None]
 _MAX_PIPELINED = 256 * 1024  # bytes of further requests that may wait behind a running one
 _MAX_UNREAD = 1 << 20  # bytes of a body that may wait until the app asks for it
@@ -251,13 +251,13 @@ class HttpProtocol(asyncio.Protocol):
         except UserError as error:
             if error.status in (400, 408, 413, 431) and not self._connection.body_complete:
                 self._connection.must_close = True
-            return self._server.error_body(error, request.id)
+            return self._server.error_body(error, request.id, request.path)
         except Exception as error:  # the seam of a request's life: logged here, told in fixed words
             self._server.log("error", f"request {request.id} failed: {error!r}")
             fault = UserError(
                 500, "internal_error", f"internal error; the log has it under request {request.id}"
             )
-            return self._server.error_body(fault, request.id)
+            return self._server.error_body(fault, request.id, request.path)
 
     async def _send(self, request: Request, response: Response | StreamingResponse) -> None:
         keep_alive = not self._server.draining
@@ -345,7 +345,7 @@ class HttpProtocol(asyncio.Protocol):
     def _refuse(self, error: UserError) -> None:
         """Answer a request that never became one, and close (RFC 9112 section 9.6)."""
         request_id = uuid.uuid4().hex
-        response = self._server.error_body(error, request_id)
+        response = self._server.error_body(error, request_id, "")
         self._server.log("info", f"refused a request of {self._peer} with {error.status}: {error.message}")
         headers = [*response.headers, ("x-request-id", request_id), ("date", formatdate(usegmt=True))]
         headers += [("server", "vsrv"), ("connection", "close"), ("content-length", str(len(response.body)))]

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from vsrv import boot
 from vsrv.errors import ConfigError, UnsupportedModelError
+from vsrv.models.mapped import MappedTensors
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf")
 
@@ -74,17 +76,31 @@ def read_shapes(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
         opened = _open(folder / file)
         for name in opened.keys():  # noqa: SIM118 - it is no mapping
             if file_of.get(name) == file:
-                shapes[name] = tuple(opened.get_slice(name).get_shape())
-    return shapes, sum((folder / file).stat().st_size for file in set(file_of.values()))
+                shapes[name] = _shape(opened, name)
+    return shapes, sum(_num_bytes(folder / file) for file in set(file_of.values()))
 
 
 def _open(path: Path) -> Any:
     try:
+        view = boot.embedded(path)
+        if view is not None:
+            return MappedTensors(view)
         return safe_open(str(path), "pt")
     except FileNotFoundError:
         raise ConfigError(f"{path} is named by the index but missing: the download is incomplete") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def _shape(opened: Any, name: str) -> tuple[int, ...]:
+    return (
+        opened.shape(name) if isinstance(opened, MappedTensors) else tuple(opened.get_slice(name).get_shape())
+    )
+
+
+def _num_bytes(path: Path) -> int:
+    view = boot.embedded(path)
+    return path.stat().st_size if view is None else len(view)
 
 
 def _tensor_files(folder: Path) -> dict[str, str]:
@@ -101,8 +117,9 @@ def _tensor_files(folder: Path) -> dict[str, str]:
             if "/" in file or "\\" in file:
                 raise ConfigError(f"{index} names the file {file!r} outside of the model folder")
         return table
-    if (folder / "model.safetensors").is_file():
-        names = _open(folder / "model.safetensors").keys()
+    whole = folder / "model.safetensors"
+    if whole.is_file() or boot.embedded(whole) is not None:
+        names = _open(whole).keys()
         return {name: "model.safetensors" for name in names}
     other = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
     if other:

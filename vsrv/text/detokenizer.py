@@ -11,12 +11,13 @@ from vsrv.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class TextOptions:
-    """How ids become text. `min_tokens`: stop strings count only in text after so many tokens."""
+    """How ids become text. `min_tokens`: stop strings count only in text after so many tokens. `shown`: control tokens that stay."""
 
     stop: tuple[str, ...] = ()
     include_stop: bool = False
     skip_special_tokens: bool = True
     min_tokens: int = 0
+    shown: tuple[str, ...] = ()
 
 
 class CharacterStream:
@@ -54,7 +55,8 @@ class Detokenizer:
     __slots__ = ("_characters", "_held", "_options", "_searchable", "_special", "num_tokens", "stopped")
 
     def __init__(self, tokenizer: Tokenizer, options: TextOptions, after: int | None = None) -> None:
-        self._special = tokenizer.special_ids if options.skip_special_tokens else frozenset()
+        shown = {tokenizer.special[token] for token in options.shown if token in tokenizer.special}
+        self._special = tokenizer.special_ids - shown if options.skip_special_tokens else frozenset()
         self._options = options
         self._characters = CharacterStream(tokenizer, None if after in self._special else after)
         self._held = ""

@@ -99,20 +99,44 @@ def of_grammar(text: str) -> str:
     return text
 
 
-def after_reasoning(grammar: str, begin: str, end: str, special: Mapping[str, int]) -> str:
-    """`grammar` for the answer that follows free thinking: text up to `end`, a little whitespace, then the answer.
+def after_reasoning(
+    grammar: str,
+    begin: str,
+    end: str,
+    special: Mapping[str, int],
+    budget: int | None = None,
+    stops: Sequence[int] = (),
+) -> str:
+    """`grammar` for the answer that follows free thinking: tokens up to `end`, a little whitespace, then the answer; "" for any answer.
 
     begin: the tag that opens the thinking if the model may write it, and may then leave the thinking out altogether; "" if the prompt
-    has opened it already. end: the tag that closes it. `special`: the tokenizer's special tokens with their ids; tags among these are matched as tokens.
+    has opened it already. end: the tag that closes it. `special`: the tokenizer's special tokens with their ids; tags among these are
+    matched as tokens, and only then can the thinking be held to `budget` tokens. `stops` would end the output and are no thoughts.
+    Raises GrammarError.
     """
-    entries = json.loads(grammar)["grammars"] if grammar.startswith("{") else [{"lark_grammar": grammar}]
-    named = [{**entries[0], "name": "vsrv_answer"}, *entries[1:]]
+    if budget is not None and (end not in special or (begin and begin not in special)):
+        raise GrammarError(
+            "invalid_grammar", f"{end!r} is not one token of this model: its thinking has no budget"
+        )
+    answer, named = "<[*]>*", []
+    if grammar:
+        entries = json.loads(grammar)["grammars"] if grammar.startswith("{") else [{"lark_grammar": grammar}]
+        answer, named = "@vsrv_answer", [{**entries[0], "name": "vsrv_answer"}, *entries[1:]]
     if end in special:
-        thought = f"thought: FREE_TEXT {lark_literal(end, special)}\nFREE_TEXT: /(?s:.*)/"
+        others = ",".join(str(token) for token in sorted({special[end], *stops}))
+        most = "*" if budget is None else f"{{0,{budget}}}"
+        thoughts = "" if budget == 0 else f"<[^{others}]>{most}"
+        rules = f"thought: {thoughts} <[{special[end]}]>"
     else:
-        thought = f"thought[suffix={lark_text(end)}]: /(?s:.*)/"
-    before = f"({lark_literal(begin, special)} thought BLANK?)?" if begin else "thought BLANK?"
-    outer = f"start: {before} @vsrv_answer\n{thought}\nBLANK: /[ \\t\\r\\n]{{1,8}}/"
+        rules = f"thought[suffix={lark_text(end)}]: /(?s:.*)/"
+    thinking = "thought BLANK? answer"
+    if not begin:
+        start = thinking
+    elif grammar:
+        start = f"{lark_literal(begin, special)} {thinking} | answer"
+    else:  # any answer, but not one that begins with thinking
+        start = f"({lark_literal(begin, special)} {thinking} | <[^{special[begin]}]> answer)?"
+    outer = f"start: {start}\nanswer: {answer}\n{rules}\nBLANK: /[ \\t\\r\\n]{{1,8}}/"
     return json.dumps({"grammars": [{"lark_grammar": outer}, *named]})
 
 
@@ -156,10 +180,16 @@ def limits() -> llguidance.LLParserLimits:
 
 
 class GrammarChecker:
-    """Compiles grammars for one model, to find out whether they can be. Owned by one thread of a process that can be killed."""
+    """Compiles grammars for one model, to find out whether they can be. Owned by one thread of a process that can be killed.
 
-    def __init__(self, folder: Path, special: Mapping[str, int]) -> None:
+    compact, closed: the server's own wishes for JSON, whatever a request says: no whitespace, no properties that a schema does not list.
+    """
+
+    def __init__(
+        self, folder: Path, special: Mapping[str, int], compact: bool = False, closed: bool = False
+    ) -> None:
         self.special = special  # tokens, by their names
+        self.compact, self.closed = compact, closed
         self._file = folder / "tokenizer.json"
         self._tokenizer: llguidance.LLTokenizer | None = None  # 100 MB and a second for a large vocabulary
         self._passed: OrderedDict[bytes, None] = OrderedDict()  # hashes of grammars

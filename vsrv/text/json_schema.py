@@ -24,13 +24,14 @@ PatternFault = Callable[[str], str]  # what is wrong with a regular expression; 
 
 _REFUSED = frozenset(
     """
-    not if then else dependentSchemas dependentRequired dependencies contains minContains maxContains propertyNames
+    not if then else dependentSchemas dependentRequired dependencies contains minContains maxContains
     unevaluatedProperties unevaluatedItems $dynamicRef $recursiveRef $dynamicAnchor $recursiveAnchor
     """.split()
 )
 _ONE, _MANY, _NAMED = ("items", "additionalProperties", "additionalItems"), ("allOf", "anyOf", "oneOf", "prefixItems"), (
     "properties", "patternProperties", "$defs", "definitions",
 )  # fmt: skip
+_PLAIN_NAMES = frozenset("type enum const pattern minLength maxLength title description properties".split())
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _TYPES = frozenset(("null", "boolean", "number", "integer", "string", "array", "object"))
@@ -44,12 +45,16 @@ _DATE = (
 _TIME = (
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:[zZ]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
-# Stricter than llguidance's: the 29th of February in leap years only, no year 0, no leap seconds, fractions that clocks have (RFC 3339).
-_FORMATS: Mapping[str, str] = {
-    "date": f"^{_DATE}$",
-    "time": f"^{_TIME}$",
-    "date-time": f"^{_DATE}[tT]{_TIME}$",
+_LABEL = "[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*"
+# Stricter than llguidance's, as patterns that all hold: the 29th of February in leap years only, no year 0, no leap seconds, fractions that
+# clocks have (RFC 3339); host names without A-labels, whose contents no pattern can check (RFC 5891), and of bounded length (RFC 1123).
+_FORMATS: Mapping[str, tuple[str, ...]] = {
+    "date": (f"^{_DATE}$",),
+    "time": (f"^{_TIME}$",),
+    "date-time": (f"^{_DATE}[tT]{_TIME}$",),
+    "hostname": (rf"^{_LABEL}(?:\.{_LABEL})*$", r"^[^.]{1,63}(?:\.[^.]{1,63})*$"),
 }
+_MAX_HOSTNAME = 253
 _KNOWN_FORMATS = frozenset((*_FORMATS, "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
 
 
@@ -96,6 +101,8 @@ class _Walk:
         self._check_keywords(schema, where)
         result = {key: value for key, value in schema.items() if key not in ("uniqueItems", "format")}
         self._rewrite_format(schema, result, where)
+        if "propertyNames" in schema:
+            self._rewrite_names(result, where)
         if "oneOf" in schema:
             self._rewrite_one_of(result, where)
         for key in _ONE:
@@ -187,12 +194,45 @@ class _Walk:
             raise SchemaError(f"{where[:200]}: 'format' {str(name)[:40]!r} is not supported")
         if name not in _FORMATS:
             result["format"] = name
-        elif "pattern" in result:
-            result["allOf"] = [*result.get("allOf", []), {"pattern": _FORMATS[name]}]
-        else:
-            result["pattern"] = _FORMATS[name]
+            return
+        patterns = list(_FORMATS[name])
+        if "pattern" not in result:
+            result["pattern"] = patterns.pop(0)
+        if patterns:
+            result["allOf"] = [*result.get("allOf", []), *({"pattern": pattern} for pattern in patterns)]
         if name == "hostname":
-            result["maxLength"] = min(result.get("maxLength", 253), 253)  # RFC 1123
+            result["maxLength"] = min(result.get("maxLength", _MAX_HOSTNAME), _MAX_HOSTNAME)
+
+    def _rewrite_names(self, result: Schema, where: str) -> None:
+        """propertyNames, as a dict with constrained keys has it: no names but listed ones, or those of a pattern."""
+        names, value = result.pop("propertyNames"), result.get("additionalProperties", True)
+        if isinstance(names, dict) and "$ref" in names:
+            target = self._resolve(names["$ref"])
+            names = (
+                {**{k: v for k, v in names.items() if k != "$ref"}, **target}
+                if isinstance(target, dict)
+                else target
+            )
+        names = {} if names is True else names
+        plain = isinstance(names, dict) and set(names) <= _PLAIN_NAMES and _may_be(names, "string")
+        if not plain or {"properties", "patternProperties"} & set(result):
+            raise SchemaError(f"{where[:200]}: 'propertyNames' is not supported like this")
+        self._check_keywords(names, f"{where}/propertyNames")
+        constants = [names["const"]] if "const" in names else names.get("enum")
+        shortest, longest = names.get("minLength", 0), names.get("maxLength")
+        kinds = sum((constants is not None, "pattern" in names, bool(shortest) or longest is not None))
+        if kinds > 1:
+            raise SchemaError(
+                f"{where[:200]}: 'propertyNames' is supported with one of enum, pattern, lengths"
+            )
+        if kinds == 0:
+            return
+        result["additionalProperties"] = False
+        if isinstance(constants, list):
+            result["properties"] = {name: value for name in constants if isinstance(name, str)}
+        else:
+            bounds = f"^(?s:.){{{shortest},{'' if longest is None else longest}}}$"
+            result["patternProperties"] = {names.get("pattern", bounds): value}
 
     def _rewrite_one_of(self, result: Schema, where: str) -> None:
         """oneOf is anyOf where no document can match two branches; where that is not plain to see it is refused."""

@@ -32,6 +32,19 @@ class _Generation(jinja2.ext.Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+def load_tool_template_source(folder: Path, override: str | None) -> str | None:
+    """The variant for requests with tools, where tokenizer_config.json names one, else None: the usual one serves them too."""
+    if override or (folder / "chat_template.jinja").is_file():
+        return None
+    return _variant(tokenizer_config(folder).get("chat_template"), "tool_use")
+
+
+def _variant(sources: Any, name: str) -> str | None:
+    listed = [entry for entry in sources if isinstance(entry, dict)] if isinstance(sources, list) else []
+    source = next((entry.get("template") for entry in listed if entry.get("name") == name), None)
+    return source if isinstance(source, str) else None
+
+
 def load_template_source(folder: Path, override: str | None) -> str | None:
     """The template's text: --chat-template (a file or the text itself), chat_template.jinja, tokenizer_config.json; else None."""
     if override:
@@ -45,9 +58,8 @@ def load_template_source(folder: Path, override: str | None) -> str | None:
         return _read(folder / "chat_template.jinja")
     config = tokenizer_config(folder)
     source = config.get("chat_template")
-    if isinstance(source, list):  # named variants: the one called default is for chat
-        source = next((entry.get("template") for entry in source if entry.get("name") == "default"), None)
-    return source if isinstance(source, str) else None
+    # named variants: the one called default is for chat
+    return source if isinstance(source, str) else _variant(source, "default")
 
 
 def _read(path: Path) -> str:
@@ -69,6 +81,14 @@ def tokenizer_config(folder: Path) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
+def tokenizer_info(folder: Path, chat_template: str | None) -> dict[str, Any]:
+    """What vLLM's /tokenizer_info tells: tokenizer_config.json, with the template that is in force. Raises ConfigError."""
+    config = tokenizer_config(folder)
+    source = load_template_source(folder, chat_template)
+    known = {"tokenizer_class": config.get("tokenizer_class") or "PreTrainedTokenizerFast"}
+    return config | known | ({} if source is None else {"chat_template": source})
+
+
 def special_token_text(config: Mapping[str, Any], name: str) -> str | None:
     """bos_token and friends are a string or an object with `content`."""
     value = config.get(name)
@@ -79,10 +99,13 @@ def special_token_text(config: Mapping[str, Any], name: str) -> str | None:
 class ChatTemplate:
     """A compiled template and the token texts that it may name. Raises ConfigError if it does not compile.
 
-    `iterates_content`: it has a loop over the parts of a message's content, so it wants a list of them.
+    `iterates_content`: it has a loop over the parts of a message's content, so it wants a list of them. `shows_tools`: it looks at the
+    tools of a request. `with_tools` is the model's variant for requests that have some, None if this one serves them too.
     """
 
-    def __init__(self, source: str, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, source: str, config: Mapping[str, Any], with_tools: ChatTemplate | None = None
+    ) -> None:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
         )
@@ -90,23 +113,36 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         try:
-            self.iterates_content = _iterates_content(environment.parse(source))
+            tree = environment.parse(source)
+            self.iterates_content = _iterates_content(tree)
+            self.shows_tools = any(name.name == "tools" for name in tree.find_all(jinja2.nodes.Name))
             self._template = environment.from_string(source)
         except (jinja2.TemplateError, SyntaxError, RecursionError) as error:
             raise ConfigError(f"the chat template does not compile: {error}") from None
+        self.source = source
+        self.with_tools = with_tools
         self._tokens = {
             name: text
             for name in ("bos_token", "eos_token", "pad_token", "unk_token")
             if (text := special_token_text(config, name)) is not None
         }
 
-    def render(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
-        """Messages → prompt text. Raises UserError 400 when the template refuses them or its output grows too large."""
+    @property
+    def for_tools(self) -> ChatTemplate:
+        return self if self.with_tools is None else self.with_tools
+
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        variables: Mapping[str, Any],
+        tools: list[dict[str, Any]] | None = None,
+    ) -> str:
+        """Messages and tools → prompt text. Raises UserError 400 when the template refuses them or its output grows too large."""
         parts: list[str] = []
         size = 0
         try:
             for part in self._template.generate(
-                messages=messages, tools=None, documents=None, **self._tokens, **variables
+                messages=messages, tools=tools, documents=None, **self._tokens, **variables
             ):
                 size += len(part)
                 if size > MAX_OUTPUT_CHARACTERS:

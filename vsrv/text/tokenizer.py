@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import tokenizers
 from vsrv.errors import ConfigError
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_ANGLED = re.compile(r"<.+>")
 _SPACE = "\u2581".encode()  # sentencepiece's sign for a space
 
 
@@ -47,6 +49,11 @@ class Tokenizer:
         added = table.get("added_tokens") or []
         self.special: dict[str, int] = {t["content"]: t["id"] for t in added if t["special"]}
         self.special_ids = frozenset(self.special.values())
+        self._starts = frozenset(spelled[0] for spelled in self.special if spelled)
+        # what llguidance takes for control tokens: in a grammar they are tokens, never text
+        self.marks: dict[str, int] = {
+            t["content"]: t["id"] for t in added if t["special"] or _ANGLED.fullmatch(t["content"])
+        }
         self._added = {t["id"]: t["content"].encode() for t in added}
         self._folds = self._tokenizer.normalizer is not None and any(
             t["special"] and t["normalized"] for t in added
@@ -100,6 +107,8 @@ class Tokenizer:
 
     def mark_special(self, text: str, mark: str) -> str:
         """Put `mark` behind the first character of every control token spelled in `text`."""
+        if not self._folds and not any(start in text for start in self._starts):
+            return text  # most texts, and a request with many tools has thousands
         for spelled in self.special:
             while len(spelled) > 1 and spelled in text:  # again: occurrences may overlap
                 text = text.replace(spelled, spelled[:1] + mark + spelled[1:])
@@ -117,6 +126,11 @@ class Tokenizer:
     def token_to_id(self, token: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
+
+    def single_tokens(self, texts: Iterable[str]) -> list[int]:
+        """The ids of those texts that are tokens of their own."""
+        found = (self.token_to_id(text) for text in texts)
+        return [token_id for token_id in found if token_id is not None]
 
     def token_string(self, token_id: int) -> str:
         """The vocabulary's own spelling."""

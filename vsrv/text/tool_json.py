@@ -16,6 +16,7 @@ from vsrv.text.tool_bodies import (
     Sink,
     Tools,
     Verdict,
+    may_become,
     past_space,
     whole_characters,
 )
@@ -189,8 +190,7 @@ class MistralCalls(JsonCalls):
             if text.startswith(mark, at):
                 self._state = self._id if mark == _CALL_ID else self._marks
                 return at + len(mark), Verdict.GO
-        waits = any(mark.startswith(text[at:]) for mark in (_CALL_ID, _ARGS))
-        return at, Verdict.MORE if waits else Verdict.FAIL
+        return at, Verdict.MORE if may_become(text, at, (_CALL_ID, _ARGS)) else Verdict.FAIL
 
     def _id(self, text: str, at: int) -> tuple[int, Verdict]:
         after = _past_word(text, at)

@@ -15,6 +15,7 @@ from vsrv.text.tool_bodies import (
     Verdict,
     is_json,
     json_text,
+    may_become,
     number_text,
     past_space,
     unfinished,
@@ -59,7 +60,7 @@ class XmlCalls(Reader):
         if text.startswith(_FUNCTION, at):
             self._state = self._name
             return at + len(_FUNCTION), Verdict.GO
-        return at, Verdict.MORE if _FUNCTION.startswith(text[at:]) else Verdict.FAIL
+        return at, Verdict.MORE if may_become(text, at, (_FUNCTION,)) else Verdict.FAIL
 
     def _name(self, text: str, at: int) -> tuple[int, Verdict]:
         name, after = _until_angle(text, at)
@@ -78,8 +79,7 @@ class XmlCalls(Reader):
             return at + len(_PARAMETER), Verdict.GO
         if text.startswith(_END, at):
             return self._close(at + len(_END))
-        waits = any(mark.startswith(text[at:]) for mark in (_PARAMETER, _END))
-        return (at, Verdict.MORE) if waits else self._close(at)
+        return (at, Verdict.MORE) if may_become(text, at, (_PARAMETER, _END)) else self._close(at)
 
     def _close(self, after: int) -> tuple[int, Verdict]:
         self._sink.arguments("}" if self._num_parameters else "{}")
@@ -93,7 +93,7 @@ class XmlCalls(Reader):
         opening = ", " if self._num_parameters else "{"
         self._sink.arguments(f'{opening}"{json_text(key)}": ')
         self._num_parameters += 1
-        self._kind, self._nullable = _kind(self._types.get(key, ""))
+        self._kind, self._nullable = kind_of(self._types.get(key, ""))
         self._value, self._fresh = [], True
         if self._streams:
             self._sink.arguments('"')
@@ -134,7 +134,7 @@ def _until_angle(text: str, at: int) -> tuple[str, int]:
     return name, end + 1
 
 
-def _kind(named: str) -> tuple[str, bool]:
+def kind_of(named: str) -> tuple[str, bool]:
     """A schema's type → what it is here, and whether null is legal. What has no type is text."""
     base = named.removesuffix("?")
     kind = next((kind for kind, starts in _KINDS if base.startswith(starts)), "string")

@@ -141,6 +141,11 @@ class ToolScanner:
         self._space = []
         return self._taken()
 
+    @property
+    def exceeded(self) -> bool:
+        """A second call has begun where one is allowed: what follows is not wanted."""
+        return self._muted
+
     def begin(self, name: str) -> None:
         """A reader found a call."""
         self._muted = self.num_calls > 0 and not self._parallel

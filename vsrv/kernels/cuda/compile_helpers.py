@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any
 
-from vsrv import boot
+from vsrv import archive, boot
 from vsrv.errors import ConfigError
 from vsrv.kernels.cuda.cache import PACKAGE, CubinCache
 from vsrv.kernels.cuda.source import Arch, KernelSpec, parse_arch, specialise
@@ -103,7 +103,13 @@ def _helpers(count: int) -> Iterator[list[subprocess.Popen[str]]]:
     try:
         for _ in range(count):
             command = boot.child_command("_compile")
-            helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            helper = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                pass_fds=archive.inherited(),
+            )
             helpers.append(helper)
         yield helpers
     finally:

@@ -1,0 +1,212 @@
+"""`vsrv setup`, black box from the archive: a private environment out of a folder of wheels, and the starts that go over into it.
+
+The wheels are stand-ins of a few bytes with the names that vsrv asks for, so that pip takes seconds and needs no network.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STAND_INS = {
+    "torch": "2.13.0+cpu",
+    "numba": "0.68.1",
+    "numpy": "2.4.6",
+    "orjson": "3.13.0",
+    "cryptography": "50.0.2",
+    "tokenizers": "0.23.3",
+    "safetensors": "0.8.0",
+    "jinja2": "3.1.6",
+    "llguidance": "1.9.1",
+}
+SPEAKS = "import sys\nprint('went over to', sys.prefix, sys.flags.isolated)\nraise SystemExit(7)\n"
+
+
+def make_wheel(folder: Path, name: str, version: str) -> None:
+    """The smallest wheel that pip takes (PEP 427)."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": SPEAKS,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    for path, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record += f"{path},sha256={digest},{len(text)}\n"
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+
+
+class Host:
+    """A machine's Python without any package, a folder of wheels, their lock, and a cache folder."""
+
+    def __init__(self, pyz: Path, folder: Path) -> None:
+        self.pyz, self.cache, self.wheels, self.lock = (
+            pyz,
+            folder / "cache",
+            folder / "wheels",
+            folder / "lock.txt",
+        )
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "bare")], check=True)
+        self.python = folder / "bare" / "bin" / "python"
+        self.wheels.mkdir()
+        for name, version in STAND_INS.items():
+            make_wheel(self.wheels, name, version)
+        command = [sys.executable, str(ROOT / "build_zipapp.py"), "lock", "--wheels", str(self.wheels)]
+        subprocess.run([*command, "--output", str(self.lock)], check=True, stdout=subprocess.DEVNULL)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(self.python), str(self.pyz), *arguments],
+            env={**os.environ, "VSRV_CACHE_DIR": str(self.cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        process = self.start(*arguments)
+        said, _ = process.communicate(timeout=120)
+        return process.returncode, said
+
+    def setup(self, *more: str) -> tuple[str, ...]:
+        return ("setup", "--wheels", str(self.wheels), "--lock", str(self.lock), *more)
+
+    def environments(self) -> list[Path]:
+        return sorted(p for p in (self.cache / "environments").iterdir() if p.is_dir())
+
+
+@pytest.fixture(scope="module")
+def host(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Set up the hard way: one setup is killed in the middle, two others start at once."""
+    host = Host(pyz, tmp_path_factory.mktemp("host"))
+    killed = host.start(*host.setup())
+    assert killed.stdout is not None
+    assert "each checked against its SHA-256" in killed.stdout.readline()
+    time.sleep(0.3)
+    killed.kill()
+    killed.communicate()
+    processes = [host.start(*host.setup()) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sum("is there" in text for text in said) == 1, said
+    assert sum("  installing them" in text for text in said) == 1, said
+    yield host
+
+
+def test_a_python_without_the_packages_says_what_is_missing_and_both_remedies(
+    pyz: Path, tmp_path: Path
+) -> None:
+    host = Host(pyz, tmp_path)
+    make_wheel(host.wheels, "cryptography", "38.0.4")
+    old = next((tmp_path / "bare").glob("lib/python*/site-packages"))
+    with zipfile.ZipFile(host.wheels / "cryptography-38.0.4-py3-none-any.whl") as wheel:
+        wheel.extractall(old)
+    for arguments in (("serve",), ("serve", "some/model", "--port", "9"), ("bench",), ("cert",)):
+        status, said = host.run(*arguments)
+        assert status == 78 and len(said.splitlines()) == 1, said
+        for word in (
+            "torch",
+            "numba",
+            "orjson",
+            "cryptography >=44 (here is 38.0.4)",
+            " setup ",
+            "pip install 'torch>=",
+        ):
+            assert word in said
+        assert "h11" not in said and "prometheus" not in said  # the archive brings them
+    for arguments in (("--help",), ("serve", "--help"), ("version",), ("config",), ("setup", "--help")):
+        assert host.run(*arguments)[0] == 0
+
+
+def test_killed_and_twice_at_once_there_is_one_whole_environment(host: Host) -> None:
+    (environment,) = host.environments()
+    assert json.loads((environment / ".complete").read_text())["packages"] == len(STAND_INS)
+    for folder in (environment, environment.parent, environment.parent.parent):
+        assert folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o077
+    writable = [p for p in environment.rglob("*") if not p.is_symlink() and p.stat().st_mode & 0o022]
+    assert not writable
+
+
+def test_starts_go_over_into_it_in_the_same_process(host: Host) -> None:
+    (environment,) = host.environments()
+    process = host.start("bench")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 7 and said == f"went over to {environment} 1\n"
+    status, said = host.run(*host.setup("bench"))
+    assert status == 7 and said.endswith(f"went over to {environment} 1\n")
+
+
+def test_environments_are_listed_and_removed(host: Host) -> None:
+    (environment,) = host.environments()
+    other = environment.with_name("cpu-" + "0" * 32)
+    other.mkdir()
+    status, said = host.run("setup", "--list")
+    assert status == 0
+    lines = {line.split()[0]: line.split()[-1] for line in said.splitlines()}
+    assert lines == {environment.name: "current", other.name: "incomplete"}
+    assert host.run("setup", "--remove", "../../etc")[0] == 78
+    assert host.run("setup", "--remove")[0] == 0
+    assert host.environments() == [environment]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_an_environment_that_others_could_change_is_refused(host: Host) -> None:
+    (environment,) = host.environments()
+    for folder in (environment, environment.parent):
+        os.chown(folder, 65534, 65534)
+        status, said = host.run("bench")
+        os.chown(folder, os.geteuid(), os.getegid())
+        assert status == 78 and "belongs to user id 65534" in said and "went over" not in said
+
+
+def test_what_is_no_lock_for_this_python_is_said_before_anything_is_made(host: Host, tmp_path: Path) -> None:
+    status, said = host.run("setup", "--python", "/bin/sh")
+    assert status == 78 and "--python /bin/sh" in said
+    status, said = host.run("setup", "--lock", str(tmp_path / "none"))
+    assert status == 78 and "none" in said
+    assert len(host.environments()) == 1
+
+
+@pytest.mark.slow
+def test_a_file_with_another_hash_is_refused(host: Host, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    shutil.copytree(host.wheels, wheels)
+    with zipfile.ZipFile(wheels / "orjson-3.13.0-py3-none-any.whl", "a") as wheel:
+        wheel.writestr("more.py", "")
+    status, said = host.run(
+        "setup", "--wheels", str(wheels), "--lock", str(host.lock), "--python", sys.executable
+    )
+    assert status == 78 and "DO NOT MATCH THE HASHES" in said and "nothing was changed" in said
+    assert len(host.environments()) == 1
+
+
+@pytest.mark.slow
+def test_the_real_thing_serves(pyz: Path, tmp_path: Path) -> None:
+    """`vsrv setup --cpu` with the committed lock and pip's own sources, then the demo model, all in one command line."""
+    from started import start
+
+    host = Host(pyz, tmp_path)
+    status, said = host.run("setup", "--cpu", "version")
+    assert status == 0 and "vsrv 0.1.0" in said, said
+    server = start(program=(str(host.python), str(pyz)), env={"VSRV_CACHE_DIR": str(host.cache)})
+    try:
+        server.wait_ready()
+        assert server.post("/v1/completions", {"prompt": "hello", "max_tokens": 4})[0] == 200
+    finally:
+        assert server.stop() == 0

@@ -1,0 +1,287 @@
+"""Private environments for the archive, in the cache folder: `vsrv setup` makes one from a lock with hashes, later starts go over into it.
+
+    environments/KIND-<hash of lock, Python and platform>/    a virtual environment; .complete says that it is whole
+    environments/current                                      the name of the one that starts use
+    environments/.lock                                        held while one is made
+
+What lies there is code: every folder is checked as `boot.private_folder` does, and made so that nobody else can write to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vsrv import archive, boot, requirements
+from vsrv.errors import ConfigError
+
+FOLDER = "environments"
+_COMPLETE = ".complete"
+_CURRENT = "current"
+_NAME = re.compile(r"(?:cpu|cuda|own)-[0-9a-f]{32}")
+_ABOUT = "import json, sys, sysconfig; print(json.dumps([sys.version, sysconfig.get_platform(), *sys.version_info[:2]]))"
+_LEAST = (3, 11)
+_TOLD_LINES = 15  # of pip's last words when it fails
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an environment is made of. kind: "cpu", "cuda", or "own" for a lock of the user's."""
+
+    kind: str
+    lock: str
+    python: str  # path of the interpreter that it is made with
+    about: str  # version and platform of that interpreter, as it says itself
+
+    @property
+    def name(self) -> str:
+        digest = hashlib.sha256(f"{self.about}\0{self.lock}".encode()).hexdigest()
+        return f"{self.kind}-{digest[:32]}"
+
+    @property
+    def num_packages(self) -> int:
+        return sum(line[:1].isalnum() for line in self.lock.splitlines())
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where pip looks: a folder of wheels and nothing else, or an index; without both, what pip is configured for."""
+
+    wheels: Path | None = None
+    index: str | None = None
+
+    def options(self) -> list[str]:
+        if self.wheels is not None:
+            return ["--no-index", "--find-links", str(self.wheels.resolve())]
+        return ["--index-url", self.index] if self.index else []
+
+    def environ(self) -> dict[str, str]:
+        """For pip; with a folder of wheels, what it is configured for does not count."""
+        if self.wheels is None:
+            return dict(os.environ)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+        return kept | {"PIP_CONFIG_FILE": os.devnull}
+
+
+def plan(kind: str, lock_file: Path | None, python: str | None) -> Plan:
+    """Raises ConfigError when the interpreter or the lock cannot be used."""
+    python = os.path.abspath(shutil.which(python or sys.executable) or python or sys.executable)
+    try:
+        done = subprocess.run([python, "-I", "-c", _ABOUT], capture_output=True, text=True, check=True)
+        *about, major, minor = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        raise ConfigError(f"--python {python} is no Python that runs: {error}") from None
+    if (major, minor) < _LEAST:
+        raise ConfigError(f"--python {python} is Python {major}.{minor}; vsrv needs 3.11 or later")
+    if lock_file is not None:
+        try:
+            return Plan("own", lock_file.read_text(), python, " ".join(about))
+        except OSError as error:
+            raise ConfigError(f"--lock {lock_file}: {error.strerror}") from None
+    text = (boot.package_data(f"locks/{kind}.txt") or b"").decode()
+    _check_pythons(kind, text, f"{major}.{minor}")
+    return Plan(kind, text, python, " ".join(about))
+
+
+def _check_pythons(kind: str, lock: str, version: str) -> None:
+    match = re.search(r"^# pythons: (.+)$", lock, re.MULTILINE)
+    if match is None:
+        raise ConfigError(f"this vsrv carries no lock for --{kind}; give one with --lock FILE")
+    if version not in match[1].split():
+        raise ConfigError(
+            f"the lock for --{kind} is for Python {match[1].replace(' ', ', ')}, not for {version}: "
+            f"give another with --python, or your own lock with --lock FILE"
+        )
+
+
+def make(plan: Plan, source: Source, say: Say) -> Path:
+    """The environment of a plan, made if it is not there, and from now on the current one. Raises ConfigError."""
+    root = boot.private_folder(FOLDER)
+    if os.statvfs(root).f_flag & os.ST_NOEXEC:
+        raise ConfigError(
+            f"nothing can be loaded from {root}: it is mounted noexec; set VSRV_CACHE_DIR to another folder"
+        )
+    target = root / plan.name
+    with _locked(root, say):
+        _sweep(root)
+        if is_complete(target):
+            say(f"{target} is there")
+        else:
+            began = time.monotonic()
+            _build(plan, source, target, say)
+            say(f"made {target} in {time.monotonic() - began:.0f} s")
+        scratch = root / f".{_CURRENT}"
+        scratch.write_text(plan.name)
+        os.replace(scratch, root / _CURRENT)
+    return target
+
+
+@contextlib.contextmanager
+def _locked(root: Path, say: Say) -> Iterator[None]:
+    """One setup at a time; the kernel frees the lock of a process that was killed."""
+    handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another setup is running; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what a setup left that was killed; called with the lock held."""
+    for left in root.glob(".making-*"):
+        shutil.rmtree(
+            left, ignore_errors=True
+        )  # the last step of a killed setup may still be writing: next time, then
+
+
+def _build(plan: Plan, source: Source, target: Path, say: Say) -> None:
+    """Under another name first, so that the environment is there whole or not at all."""
+    scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    try:
+        say(f"{plan.num_packages} packages for {plan.python} ({plan.kind}), each checked against its SHA-256")
+        _run(
+            [plan.python, "-I", "-m", "venv", str(scratch)],
+            say,
+            f"install python3-venv, or give another --python than {plan.python}",
+        )
+        lock = scratch / "lock.txt"
+        lock.write_text(plan.lock)
+        pip = [str(scratch / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--no-deps"]
+        pip += ["--disable-pip-version-check", "--only-binary=:all:", "--require-hashes", *source.options()]
+        _run([*pip, "-r", str(lock)], say, _advice(plan, source), source.environ())
+        about = {"kind": plan.kind, "python": plan.about, "packages": plan.num_packages}
+        os.sync()  # after a loss of power an environment that is called complete must be so
+        (scratch / _COMPLETE).write_text(json.dumps(about))
+        if target.exists():  # not complete: from a disk that lost it
+            shutil.rmtree(target)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _advice(plan: Plan, source: Source) -> str:
+    if source.wheels is not None:
+        return f"all files of the lock must lie in --wheels {source.wheels}"
+    if plan.kind == "cpu":
+        return (
+            "torch for the CPU alone is not in the public package index: name an index that has it with --index URL, "
+            "or take --cuda, which is larger and runs without a GPU as well"
+        )
+    return "look at pip's words above"
+
+
+def _run(command: list[str], say: Say, advice: str, environ: dict[str, str] | None = None) -> None:
+    """Run a step and tell what it collects; its last words when it fails. Raises ConfigError."""
+    # another's write bit on a file would be a way in; a step must not outlive a setup that is killed
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environ,
+        umask=0o077,
+        preexec_fn=boot.die_with_parent,
+    )
+    lines: list[str] = []
+    count = 0
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if line.startswith(("Collecting ", "Processing ")):
+            count += 1
+            say(f"  {count:3} {line.split()[1].rpartition('/')[2].partition(' ')[0]}")
+        elif line.startswith("Installing collected"):
+            say("  installing them")
+    if process.wait() != 0:
+        print("\n".join(lines[-_TOLD_LINES:]), file=sys.stderr)
+        raise ConfigError(f"setup has failed, nothing was changed: {advice}")
+
+
+def is_complete(environment: Path) -> bool:
+    """Raises ConfigError when another user could have made or changed it."""
+    if not (environment / _COMPLETE).is_file():
+        return False
+    boot.check_private(environment)
+    return True
+
+
+def current() -> Path | None:
+    """The environment that starts go over into. Raises ConfigError when others can write to it."""
+    try:
+        root = boot.private_folder(FOLDER)
+        name = (root / _CURRENT).read_text()
+    except OSError:
+        return None
+    return root / name if _NAME.fullmatch(name) and is_complete(root / name) else None
+
+
+def all_of_them() -> list[tuple[Path, int]]:
+    """Every environment and its size in bytes."""
+    root = boot.private_folder(FOLDER)
+    folders = sorted(folder for folder in root.iterdir() if _NAME.fullmatch(folder.name))
+    return [(f, sum(p.lstat().st_size for p in f.rglob("*") if not p.is_dir())) for f in folders]
+
+
+def remove(names: list[str], say: Say) -> None:
+    """Remove environments by name. Raises ConfigError for a name that is none."""
+    root = boot.private_folder(FOLDER)
+    with _locked(root, say):
+        _sweep(root)
+        for name in names:
+            if not _NAME.fullmatch(name) or not (root / name).is_dir():
+                raise ConfigError(f"there is no environment {name} in {root}")
+            (root / name / _COMPLETE).unlink(
+                missing_ok=True
+            )  # a start in this moment must not take a half of it
+            shutil.rmtree(root / name)
+            say(f"removed {name}")
+
+
+def enter(environment: Path, arguments: list[str]) -> None:
+    """Go on as this vsrv with `arguments` under the environment's Python; the process stays the same. Does not return."""
+    for descriptor in archive.inherited():
+        os.set_inheritable(descriptor, True)
+    python = str(environment / "bin" / "python")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # isolated: what was locked is not mixed with PYTHONPATH or the user's own packages
+    os.execv(python, [python, "-I", "-X", "vsrv", str(archive.path()), *arguments])
+
+
+def suit(arguments: list[str]) -> None:
+    """Return if this Python has what the archive needs; else go over into the current environment. Raises ConfigError."""
+    lacks = requirements.lacking()
+    if not lacks:
+        return
+    program = f"{os.path.basename(sys.executable)} {sys.argv[0]}"
+    if Path(sys.prefix).parent.name == FOLDER:
+        missing = ", ".join(map(str, lacks))
+        raise ConfigError(f"the private environment {sys.prefix} lacks {missing}; run: {program} setup")
+    environment = current()
+    if environment is not None:
+        enter(environment, arguments)
+    names = ", ".join(map(str, lacks))
+    packages = " ".join(f"'{lack.name}{lack.wanted}'" for lack in lacks)
+    raise ConfigError(
+        f"{sys.executable} lacks {names}; run: {program} setup (makes a private environment), "
+        f"or, in an environment of your own: pip install {packages}"
+    )
