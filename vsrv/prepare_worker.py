@@ -27,7 +27,7 @@ from vsrv.text.tokenizer import Tokenizer
 
 HEADER = struct.Struct("<IIB")
 INIT, PREPARE, RESULT, REFUSED, BROKEN = 1, 2, 3, 4, 5
-DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses")
+DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses", "input_tokens")
 _MEMORY_BYTES = 4 << 30  # of address space: far above an honest request, far below the host
 
 
