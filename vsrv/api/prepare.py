@@ -82,6 +82,11 @@ class Preparer:
         self._facts = facts
         self._prompter = None if template is None else ChatPrompter(tokenizer, template, facts)
 
+    @property
+    def described(self) -> str:
+        """What chat will do with the model's tool calls and thinking, for operators."""
+        return "no chat template" if self._prompter is None else self._prompter.described
+
     def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
         """dialect: one of prepare_worker.DIALECTS. Raises UserError."""
         if dialect in TRANSLATORS:
