@@ -13,7 +13,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from vsrv import boot
 from vsrv.api.prepare import Preparer
 from vsrv.api.schema import ModelFacts, SamplingDefaults
 from vsrv.errors import ConfigError, UserError
@@ -28,13 +27,12 @@ from vsrv.text.tokenizer import Tokenizer
 
 HEADER = struct.Struct("<IIB")
 INIT, PREPARE, RESULT, REFUSED, BROKEN = 1, 2, 3, 4, 5
-DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses")
+DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses", "input_tokens")
 _MEMORY_BYTES = 4 << 30  # of address space: far above an honest request, far below the host
 
 
 def main(fd: int) -> int:
     """Serve until the socket ends; returns the exit status."""
-    boot.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)

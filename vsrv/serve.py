@@ -107,6 +107,11 @@ def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
         )
 
 
+def asks_for_certificates(config: ServeConfig) -> bool:
+    """Whether clients are asked for a certificate that can be verified."""
+    return bool(config.get("ssl-certfile") and config.get("ssl-ca-certs") and config.get("ssl-cert-reqs"))
+
+
 def _has_keys(config: ServeConfig) -> bool:
     return bool(config.get("api-key") or config.get("api-key-file"))
 
@@ -642,12 +647,9 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             engine.ready.max_model_len,
             functools.partial(log.event, "warning"),
         )
-        await prepare.configure(
-            facts,
-            build_preparer(
-                text_folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
-            ),
-        )
+        preparer = build_preparer(text_folder, get("chat-template"), facts, tokenizer)
+        await prepare.configure(facts, preparer)
+        log.event("info", f"chat: {preparer.described}; see --tool-call-parser and --reasoning-parser")
         metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
         room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
         parts = Parts(
@@ -701,7 +703,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             ),
         )
         app.watch_keys()
-        if parts.keys.knows_certificates and not (get("ssl-ca-certs") and get("ssl-cert-reqs")):
+        if parts.keys.knows_certificates and not asks_for_certificates(config):
             log.event(
                 "warning",
                 f"{key_file} names client certificates, which nobody is asked for: "

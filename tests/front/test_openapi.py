@@ -92,6 +92,7 @@ def bodies() -> list[Any]:
         "messages": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1},
         "count_tokens": {"messages": [{"role": "user", "content": "x"}]},
         "responses": {"input": "x"},
+        "input_tokens": {"input": "x"},
     }
     return [
         (dialect, {**base[dialect], name: value}, name)
