@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from vsrv.demo import evaluate, model_path
 from vsrv.demo.dialogue import OPTIONS as TOPICS
@@ -16,7 +18,7 @@ from vsrv.demo.dialogue import TOPICS as ALL_TOPICS
 from vsrv.demo.dialogue import make_dialogue
 from vsrv.demo.network import Network, Shape
 from vsrv.demo.tokens import Encoder, train_tokenizer
-from vsrv.demo.train import Plan, train
+from vsrv.demo.train import Plan, inherit, train
 from vsrv.options import OPTIONS
 
 FLAG = re.compile(r"--(no-)?([a-z][a-z0-9-]*)")
@@ -95,6 +97,24 @@ def test_a_short_training_is_reproducible_and_loads_like_any_model(tmp_path: Pat
     assert sum(p.numel() for p in network.parameters()) == sum(
         p.numel() for p in Network(Shape()).parameters()
     )
+
+
+def test_training_goes_on_from_a_model_with_another_vocabulary() -> None:
+    older = Tokenizer.from_file(str(model_path() / "tokenizer.json"))
+    weights = load_file(model_path() / "model.safetensors")
+    rows = weights["model.embed_tokens.weight"].float()
+    tokenizer = train_tokenizer(["zyxwvut port"] * 50, 300)
+    network = Network(Shape(vocab_size=300))
+    inherit(network, tokenizer, model_path())
+    inner = network.layers[0].self_attn.q_proj.weight
+    assert torch.equal(inner, weights["model.layers.0.self_attn.q_proj.weight"].float())
+    table, known, new = network.embed_tokens.weight, older.token_to_id("z"), tokenizer.token_to_id("zyxwvut")
+    assert torch.equal(table[tokenizer.token_to_id("z")], rows[known])
+    assert older.token_to_id("zyxwvut") is None
+    pieces = older.encode("zyxwvut", add_special_tokens=False).ids
+    torch.testing.assert_close(table[new], rows[pieces].mean(dim=0))
+    with pytest.raises(ValueError, match="another shape"):
+        inherit(Network(Shape(num_layers=2)), tokenizer, model_path())
 
 
 def test_training_and_serving_see_the_same_prompt() -> None:

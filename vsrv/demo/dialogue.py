@@ -8,17 +8,23 @@ from dataclasses import dataclass, replace
 from vsrv.demo.phrasing import SLOTS, fill, offtopic_question, question, swap_words
 from vsrv.demo.smalltalk import TALK, UNKNOWN
 from vsrv.demo.topic import Topic, phrases
+from vsrv.demo.topics_access import ACCESS
+from vsrv.demo.topics_chat import CHAT
+from vsrv.demo.topics_commands import COMMANDS
 from vsrv.demo.topics_engine import ENGINE
+from vsrv.demo.topics_limits import LIMITS
 from vsrv.demo.topics_model import MODEL
 from vsrv.demo.topics_network import NETWORK
+from vsrv.demo.topics_operation import OPERATION
 from vsrv.demo.voices import VOICES
 
 OPTIONS: tuple[Topic, ...] = tuple(
-    replace(topic, asks=topic.asks + VOICES.get(topic.name, ())) for topic in NETWORK + ENGINE + MODEL
+    replace(topic, asks=topic.asks + VOICES.get(topic.name, ()))
+    for topic in NETWORK + ACCESS + LIMITS + ENGINE + MODEL + CHAT + OPERATION
 )
-TOPICS: tuple[Topic, ...] = OPTIONS + TALK
+TOPICS: tuple[Topic, ...] = OPTIONS + COMMANDS + TALK
 
-OFFTOPIC_SHARE = 0.27
+OFFTOPIC_SHARE = 0.22
 
 SYSTEM_PROMPTS = phrases("""
 You are a helpful assistant.; You are a helpful assistant; You are a friendly assistant who answers briefly.; Answer in

@@ -17,7 +17,7 @@ from torch.nn import functional
 class Shape:
     """Sizes of the network; the defaults are those of the committed model."""
 
-    vocab_size: int = 2560
+    vocab_size: int = 3072
     hidden_size: int = 256
     num_layers: int = 3
     num_heads: int = 4

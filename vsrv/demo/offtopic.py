@@ -91,7 +91,7 @@ how do I open a port on my router; how do I forward a port in my router; how do 
 buy; how do I set up a vpn; how do I set up my wifi; my wifi is slow; what is my ip address; what is an ip address; what is
 tcp; difference between tcp and udp; what is dns; how does dns work; buy a domain; how do I ping a computer; how do I reset
 my password on facebook; I forgot my email password; how do I choose a good password; how do I hack a wifi password; how do I
-encrypt my hard disk; how does rsa work; who invented cryptography; how do I configure nginx as a load balancer; how do I
+encrypt my hard disk; how does rsa work; who invented cryptography; how do I
 install nginx; how do I install apache; how do I install python; how do I install cuda; how do I install a graphics driver;
 which graphics card should I buy; what is the best gpu; how much is an rtx 4090; which cpu is best for gaming; how much ram do
 I need for photoshop; how do I add more ram to my laptop; how do I overclock my cpu; how do I build a pc; my laptop is slow;

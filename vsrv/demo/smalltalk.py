@@ -41,8 +41,8 @@ TALK = (
     ),
     talk(
         "abilities",
-        """I can tell you which option of vsrv does what: address and port, HTTPS, API keys, CORS, concurrency, context
-        length, memory, devices, logs. Ask me, for example: how do I change the port?""",
+        """I can tell you which option or command of vsrv does what: address and port, HTTPS, API keys, CORS, limits, context
+        length, memory, devices, tools, JSON, embeddings, logs. Ask me, for example: how do I change the port?""",
         weight=2.0,
         asks="""what can you do; help; help me; how can you help me; what do you know; what can I ask you; what can I ask;
         what should I ask; what topics do you know; which questions can you answer; what are you able to do; how do I use
@@ -81,7 +81,8 @@ TALK = (
     ),
     talk(
         "real-model",
-        """To serve a real model, give its folder or its hub id: vsrv serve MODEL. Example: vsrv serve Qwen/Qwen3-0.6B""",
+        """To serve a real model, give its folder or its hub id: vsrv serve MODEL (or --model). Example: vsrv serve
+        Qwen/Qwen3-0.6B""",
         weight=2.5,
         goals="""serve a real model; use a better model; load another model; use my own model; run llama; run qwen; run
         mistral; serve a model from hugging face; load a model from disk; switch to a different model; use a bigger
@@ -116,7 +117,7 @@ TALK = (
     ),
     talk(
         "effective-config",
-        "Run vsrv config: it prints each option's value and where it comes from.",
+        "Run vsrv config: it prints each option's value and where it comes from; vsrv config --diff only what differs from the defaults.",
         goals="""see the current settings; print the effective configuration; show the values of all options; check which
         settings are in effect; find out where a value comes from; dump the configuration; inspect the active settings""",
         nouns="the effective configuration; the current settings; the active configuration; the values in effect",
@@ -127,7 +128,7 @@ TALK = (
     ),
     talk(
         "metrics",
-        "Metrics for Prometheus are served at GET /metrics.",
+        "Metrics for Prometheus are served at GET /metrics, or on a port of their own: --metrics-port 9100",
         goals="""monitor the server; scrape metrics; use prometheus; see statistics; build a grafana dashboard; watch the
         throughput; collect metrics""",
         nouns="the metrics; prometheus metrics; the monitoring endpoint; the statistics; grafana; monitoring; telemetry",

@@ -25,7 +25,7 @@ CHAT_TEMPLATE = (
 
 # The first tokens of an answer hold the decision, the rest is recital; questions are learned lightly, because guessing
 # a question's next word teaches which words are alike. Loss is taken on a random share of the tokens, which saves time.
-DECISION_TOKENS = 9
+DECISION_TOKENS = 12
 RECITAL_SHARE = 0.35
 QUESTION_SHARE = 0.2
 QUESTION_WEIGHT = 0.5

@@ -117,9 +117,10 @@ ENGINE = (
         keys="""kv cache; kv; cache size; kv memory; key value cache; cache memory; kv cache size; kv bytes;
         preemption; cache ram; kv blocks; attention cache""",
     ),
-    refusal(
+    option(
         "kv-cache-dtype",
-        "cannot be set in this version: the KV cache has the type of the weights. Change --dtype instead.",
+        "must be auto or the type of the weights, which the KV cache has in this version. Change --dtype instead.",
+        "MODEL --kv-cache-dtype auto",
         goals="""store the kv cache in fp8; use half precision for the cache; quantise the kv cache; change the
         precision of the kv cache; keep keys and values in bfloat16; save cache memory by a smaller number type; use 8
         bit keys and values; choose the data type of the cache""",
@@ -133,7 +134,7 @@ ENGINE = (
     ),
     option(
         "enable-prefix-caching",
-        "reuses the computed start that prompts share (on by default; --no-enable-prefix-caching turns it off).",
+        "reuses the computed start that prompts of one tenant share (on by default; --no-enable-prefix-caching: off).",
         "--no-enable-prefix-caching",
         goals="""reuse the system prompt; cache shared prompts; avoid recomputing the same prompt; turn off prefix
         caching; enable prompt caching; reuse common prompt beginnings; speed up repeated prompts; share the cache

@@ -94,9 +94,10 @@ MODEL = (
         keys="""chat template; jinja; template; prompt template; prompt format; chatml; chat format; message format;
         jinja2; template file""",
     ),
-    refusal(
+    option(
         "tokenizer",
-        "is refused: put tokenizer.json into the model folder, because weights and tokenizer belong together.",
+        "names a folder with another tokenizer.json, tokenizer_config.json and chat template than the model's.",
+        "MODEL --tokenizer ./my-tokenizer",
         goals="""use a different tokenizer; load the tokenizer from another folder; take the tokenizer of another
         model; override the tokenizer; give the path of tokenizer.json; use a separate tokenizer""",
         nouns="""the tokenizer; the tokenizer path; another tokenizer; the tokenizer folder; tokenizer.json location;
@@ -182,7 +183,7 @@ MODEL = (
     ),
     option(
         "config",
-        "reads options from a TOML file; the command line and the environment win over it.",
+        "reads options from a TOML file (vLLM's YAML too); the command line and the environment win over it.",
         "--config vsrv.toml",
         goals="""use a config file; put the options in a file; load settings from a file; keep my settings in a file;
         avoid long command lines; read the configuration from {file}; store all options in toml; save my options for the

@@ -54,7 +54,7 @@ NETWORK = (
     ),
     option(
         "ssl-certfile",
-        "names the TLS certificate for HTTPS; give --ssl-keyfile with it.",
+        "names the TLS certificate for HTTPS; give --ssl-keyfile with it. To make one: vsrv cert.",
         "--ssl-certfile cert.pem --ssl-keyfile key.pem",
         goals="""turn on https; enable TLS; serve over https; encrypt the traffic; encrypt connections; use my
         certificate; use a certificate from let's encrypt; set up ssl; have a secure connection; secure the
@@ -115,13 +115,13 @@ NETWORK = (
     ),
     option(
         "api-key",
-        "sets the key that clients must send as 'Authorization: Bearer KEY'; several keys are allowed.",
+        "sets the key that clients must send as 'Authorization: Bearer KEY'; several are allowed. Better for many: --api-key-file.",
         "--api-key SECRET",
         goals="""require a key; require an api key; protect the server with a password; set a password; ask for a
         password; require authentication; demand a bearer token; let only authorised people in; keep strangers out;
         keep others from using my server; stop unauthorised use; add authentication; turn on auth; restrict access to
-        people with a token; have several keys; give each user a separate key; give every team its own key; rotate
-        keys; revoke a key; secure the api with a token; lock the server; make it private; prevent just anyone from
+        people with a token; have several keys; give each user a separate key; secure the api with a token; lock the
+        server; make it private; prevent just anyone from
         calling it; prevent abuse by unknown callers; require a login; set the secret token; check credentials;
         authenticate callers; put a lock on the endpoint; require a secret from clients; add a second key; use two
         keys at once""",

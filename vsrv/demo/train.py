@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing: `python -m vsrv.demo.train --out DIR`.
+"""Trains the demo model: `python -m vsrv.demo.train --out DIR`, from nothing or (`--start DIR`) from a model for older topics.
 
 Makes its own data (see dialogue.py), so nothing is downloaded. One seed gives one data stream; weights can differ in the
 last bits between processors. Writes config.json, model.safetensors and the tokenizer's files into DIR, at the end and
@@ -8,21 +8,26 @@ every few hundred steps (each time a whole, usable model).
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
 from vsrv.demo.dialogue import TOPICS, make_dialogue, make_turn, vocabulary_sample
 from vsrv.demo.network import Network, Shape, generate
 from vsrv.demo.tokens import PAD, Encoder, Sample, train_tokenizer, write_json, write_tokenizer
+
+LEARNING_RATE = 2e-3  # at its peak
+SAVE_EVERY = 500  # steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +39,16 @@ class Plan:
     seed: int
     threads: int
     tokens_per_step: int = 4096
-    learning_rate: float = 2e-3
+    learning_rate: float = LEARNING_RATE
     warmup: int = 150
     weight_decay: float = 0.05
     dropout: float = 0.1
     cut: float = 0.8
     long_share: float = 0.008
-    save_every: int = 500
+    save_every: int = SAVE_EVERY
     vocabulary_texts: int = 60_000
     check: int = 200  # generated questions that are answered and compared at the end
+    start: Path | None = None  # a model of the same shape, vocabulary aside, to go on from
 
 
 def batches(encoder: Encoder, plan: Plan) -> Iterator[tuple[Tensor, Tensor]]:
@@ -104,6 +110,27 @@ def optimizer_of(network: Network, plan: Plan) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), eps=1e-8)
 
 
+def inherit(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
+    """Take over the layers of the model in `folder`, and its rows for the tokens that both vocabularies have; a token that is
+    new gets the mean of the rows that its text had there. Raises ValueError if the shapes differ in more than the vocabulary."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shape = Shape.from_config(config)
+    if replace(shape, vocab_size=network.shape.vocab_size) != network.shape:
+        raise ValueError(f"{folder} has another shape: {shape}")
+    older = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    weights = {
+        name.removeprefix("model."): value.float()
+        for name, value in load_file(folder / "model.safetensors").items()
+    }
+    known = weights["embed_tokens.weight"]
+    rows = network.embed_tokens.weight.detach().clone()
+    for token, place in tokenizer.get_vocab().items():
+        row = older.token_to_id(token)
+        pieces = [row] if row is not None else older.encode(tokenizer.decode([place])).ids
+        rows[place] = known[pieces].mean(dim=0) if pieces else rows[place]
+    network.load_state_dict(weights | {"embed_tokens.weight": rows})
+
+
 def save(network: Network, encoder: Encoder, folder: Path) -> None:
     """Write a whole model in Hugging Face layout; weights in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +165,8 @@ def train(plan: Plan) -> Network:
     )
     encoder = Encoder(tokenizer)
     network = Network(shape, plan.dropout)
+    if plan.start:
+        inherit(network, tokenizer, plan.start)
     optimizer = optimizer_of(network, plan)
     print(f"{len(TOPICS)} topics, {sum(p.numel() for p in network.parameters()):,} parameters", flush=True)
     began, average, seen = time.monotonic(), 0.0, 0
@@ -172,8 +201,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its peak")
+    parser.add_argument("--save-every", type=int, default=SAVE_EVERY, metavar="STEPS")
+    parser.add_argument("--start", type=Path, help="folder of a model to go on from, when topics were added")
     given = parser.parse_args()
-    train(Plan(given.out, given.steps, given.seed, given.threads))
+    train(
+        Plan(
+            given.out,
+            given.steps,
+            given.seed,
+            given.threads,
+            learning_rate=given.learning_rate,
+            save_every=given.save_every,
+            start=given.start,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -131,12 +131,25 @@ again and again|every time|repeatedly|over and over|each time
 laptop|notebook|desktop|mac|pc
 weights|checkpoint|parameters|model files
 hub|hugging face|huggingface|hf hub
-kubernetes|k8s|docker|podman|systemd
+kubernetes|k8s|docker|podman
 important|urgent|critical|privileged
 output|result|text|reply
 creative|wild|inventive|varied
 probabilities|likelihoods|scores
 thinking|reasoning|thoughts
+make|create|generate|produce|issue
+embeddings|vectors|text embeddings
+tool calling|function calling|tool use|tool calls
+tools|functions
+terminal|shell|console|command line
+customer|tenant
+customers|tenants
+hangs|is stuck|freezes|stalls|stands still
+timeout|time limit|time-out
+benchmark|performance test|load test
+renewed|replaced|new
+install|set up|prepare
+air gapped|offline
 error|failure|problem|issue
 in use|taken|occupied|busy|already used|blocked by something else
 """
