@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,11 @@ _SHAPE_ANSWERS = (
     "default-chat-template-kwargs",
 )
 _DEMO_NAME = "demo"
+_FIRST_TRY = {  # a request for each kind of model, shown at start
+    "generate": ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "Hello!"}]}'),
+    "embed": ("/v1/embeddings", '{"input": "Hello!"}'),
+    "score": ("/v1/rerank", '{"query": "greeting", "documents": ["Hello!", "Good bye!"]}'),
+}
 
 
 def run(config: ServeConfig, reread: Reread | None = None) -> int:
@@ -435,10 +440,11 @@ class Front:
         self._log.event("info", f"ready in {seconds:.1f} s: {name} at {self._address()}")
         if self._socket.family != socket.AF_UNIX:
             key = " -H 'Authorization: Bearer KEY'" if has_keys(self._config) else ""
-            body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
+            task = self._loaded.app.facts.tasks[0] if self._loaded.app else "generate"
+            path, body = _FIRST_TRY[task]
             self._log.event(
                 "info",
-                f"try: curl {self._address()}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
+                f"try: curl {self._address()}{path}{key} -H 'Content-Type: application/json' -d '{body}'",
             )
         is_open = self._socket.family != socket.AF_UNIX and not is_loopback(self._local[0])
         if is_open and not has_keys(self._config):
@@ -552,11 +558,21 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             engine.ready.max_model_len,
             functools.partial(log.event, "warning"),
         )
+        ready = engine.ready
+        facts = replace(
+            facts,
+            tasks=ready.tasks,
+            embedding_size=ready.embedding_size,
+            is_matryoshka=ready.is_matryoshka,
+            matryoshka=ready.matryoshka,
+        )
         preparer = build_preparer(text_folder, get("chat-template"), facts, tokenizer)
         await prepare.configure(facts, preparer)
         log.event("info", f"chat: {preparer.described}; see --tool-call-parser and --reasoning-parser")
         metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
         room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
+        # a place of the queue is one sequence, or a group of inputs of which vectors are made
+        ahead = room.spare if "generate" in facts.tasks else room.slots
         parts = Parts(
             engine=engine,
             prepare=prepare,
@@ -580,7 +596,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 ),
                 metrics,
                 room,
-                lambda: engine.beat is not None and engine.beat.num_waiting > room.spare,
+                lambda: engine.beat is not None and engine.beat.num_waiting > ahead,
             ),
         )
         style = ChatStyle(
@@ -660,6 +676,7 @@ def model_facts(
         content_format=get("chat-template-content-format"),
         tool_parser=get("tool-call-parser"),
         reasoning_parser=get("reasoning-parser"),
+        any_name=get("any-model-name"),
         hide_unused_tools=get("exclude-tools-when-tool-choice-none"),
         compact_json=structured.get("disable_any_whitespace", False),
         closed_objects=structured.get("disable_additional_properties", False),
