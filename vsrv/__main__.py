@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from vsrv import boot
@@ -27,6 +28,8 @@ def _child(name: str, fd: int) -> int:
         return 0  # before it could be asked for: Linux tells nobody of a parent that has ended already
     boot.dump_stacks_on_signal()
     if name == "_engine":
+        # torch's own threads would spin for milliseconds after each of its operations, on the cores that the kernels' threads need next
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from vsrv.engine import worker
 
         return worker.main(fd)

@@ -57,6 +57,7 @@ class EngineConfig:
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None
     kv_cache_dtype: str = "auto"
+    disable_sliding_window: bool = False
     tokenizer: str = ""  # folder of the tokenizer; empty: the model's
     gpu_memory_utilization: float = 0.92
     enable_prefix_caching: bool = True
@@ -68,6 +69,8 @@ class EngineConfig:
     num_threads: int = 0
     max_logprobs: int = 20
     hf_overrides: dict[str, Any] = field(default_factory=dict)
+    runner: str = "auto"
+    pooler_config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class ServeConfig:
             kv_cache_memory_bytes=get("kv-cache-memory-bytes"),
             num_gpu_blocks_override=get("num-gpu-blocks-override"),
             kv_cache_dtype=get("kv-cache-dtype"),
+            disable_sliding_window=get("disable-sliding-window"),
             tokenizer=str(self.text_folder(folder)),
             gpu_memory_utilization=get("gpu-memory-utilization"),
             enable_prefix_caching=get("enable-prefix-caching"),
@@ -111,6 +115,8 @@ class ServeConfig:
             num_threads=get("threads"),
             max_logprobs=get("max-logprobs"),
             hf_overrides=get("hf-overrides"),
+            runner=get("runner"),
+            pooler_config=get("pooler-config"),
         )
 
 

@@ -93,7 +93,6 @@ REASONING_PARSERS = (  # rows and aliases of text/reasoning.py
     "step3p5",
     "minimax_m2",
 )
-_NO_POOLING = "embedding and pooling models are not in this version; vsrv serves text generation"
 
 _PICKLED = "pickled weights are programs; convert the checkpoint to safetensors"
 _SAFETENSORS = "only safetensors files are read; use auto and a folder that has them"
@@ -314,6 +313,14 @@ OPTIONS: tuple[Option, ...] = (
         "model folder or hub id, same as the positional MODEL; without one the embedded demo model is served",
     ),
     Option("served-model-name", "list", (), "model", "names that requests may use; the first is reported"),
+    Option(
+        "any-model-name",
+        "bool",
+        False,
+        "model",
+        "requests may name any model and get this one, for clients whose model name cannot be changed",
+        env=("VLLM_SKIP_MODEL_NAME_VALIDATION",),
+    ),
     Option("revision", "str", None, "model", "branch, tag or commit on the hub, for all files of the model"),
     Option(
         "download-dir", "str", None, "model", "folder for downloaded models (default: the Hugging Face cache)"
@@ -404,10 +411,9 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         "auto",
         "model",
-        "kind of model",
-        choices=("auto", "generate", "pooling", "draft"),
-        refused=_NO_POOLING,
-        fallback="generate",
+        "what the model is to do: generate text, or pooling (embeddings, scores); auto: what its folder is made for",
+        choices=("auto", "generate", "pooling"),
+        refusals={"draft": "draft models are not in this version"},
     ),
     Option(
         "convert",
@@ -416,10 +422,18 @@ OPTIONS: tuple[Option, ...] = (
         "model",
         "adapter for pooling",
         choices=("auto", "none", "embed", "classify"),
-        refused=_NO_POOLING,
-        fallback="none",
+        refusals={
+            "embed": "use --runner pooling: a decoder then makes embeddings",
+            "classify": "decoders that classify are not in this version",
+        },
     ),
-    Option("pooler-config", "json", {}, "model", "pooling settings", refused=_NO_POOLING),
+    Option(
+        "pooler-config",
+        "json",
+        {},
+        "model",
+        "of a pooling model: pooling_type (CLS, MEAN, LAST, MAX) and normalize, where its folder says otherwise",
+    ),
     Option(
         "quantization",
         "str",
@@ -585,6 +599,13 @@ OPTIONS: tuple[Option, ...] = (
         "type of the KV cache; it is the weights' type, and any other is an error",
         choices=("auto", "bfloat16", "float16", "float32"),
         refusals=_KV_DTYPES,
+    ),
+    Option(
+        "disable-sliding-window",
+        "bool",
+        False,
+        "performance",
+        "no sequence longer than the model's sliding window, so that every layer sees all of it",
     ),
     Option(
         "enable-prefix-caching",

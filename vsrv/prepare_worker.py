@@ -27,7 +27,18 @@ from vsrv.text.tokenizer import Tokenizer
 
 HEADER = struct.Struct("<IIB")
 INIT, PREPARE, RESULT, REFUSED, BROKEN = 1, 2, 3, 4, 5
-DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses", "input_tokens")
+DIALECTS = (
+    "chat",
+    "completions",
+    "tokenize",
+    "messages",
+    "count_tokens",
+    "responses",
+    "input_tokens",
+    "embeddings",
+    "rerank",
+    "score",
+)
 _MEMORY_BYTES = 4 << 30  # of address space: far above an honest request, far below the host
 
 
@@ -73,7 +84,7 @@ def build_preparer(
 def facts_of(table: dict[str, Any]) -> ModelFacts:
     """JSON form → ModelFacts."""
     defaults = SamplingDefaults(**table.pop("defaults"))
-    for name in ("served_names", "extra_stop_ids"):
+    for name in ("served_names", "extra_stop_ids", "tasks", "matryoshka"):
         table[name] = tuple(table[name])
     return ModelFacts(defaults=defaults, **table)
 

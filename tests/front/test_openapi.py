@@ -93,6 +93,9 @@ def bodies() -> list[Any]:
         "count_tokens": {"messages": [{"role": "user", "content": "x"}]},
         "responses": {"input": "x"},
         "input_tokens": {"input": "x"},
+        "embeddings": {"input": "x"},
+        "rerank": {"query": "x", "documents": ["x"]},
+        "score": {"text_1": "x", "text_2": "x"},
     }
     return [
         (dialect, {**base[dialect], name: value}, name)

@@ -14,6 +14,7 @@ import vsrv
 from vsrv.api.dialect_fields import COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
 from vsrv.api.fields import Field, Kind, Table
 from vsrv.api.openapi_answers import ANSWERS
+from vsrv.api.pooling_fields import EMBEDDINGS, RERANK, SCORE
 from vsrv.api.request_fields import REQUESTS, RULES
 from vsrv.api.schema import ModelFacts
 from vsrv.http.route import AuthClass, Route
@@ -67,6 +68,19 @@ OPERATIONS: Mapping[str, Operation] = {
         "the same in the form of OpenAI's responses", "Response", RESPONSES, streams=True
     ),
     "/v1/responses/input_tokens": Operation("tokens of such a prompt", "TokenCount", INPUT_TOKENS),
+    "/v1/embeddings": Operation("texts → vectors, with an embedding model", "Embeddings", EMBEDDINGS),
+    **dict.fromkeys(
+        ("/v1/rerank", "/v2/rerank", "/rerank"),
+        Operation(
+            "the documents that fit a query best, with an embedding model or a cross-encoder",
+            "Ranking",
+            RERANK,
+        ),
+    ),
+    **dict.fromkeys(
+        ("/v1/score", "/score"),
+        Operation("how well pairs of texts fit, with an embedding model or a cross-encoder", "Scores", SCORE),
+    ),
     "/v1/responses/{response}": Operation("404: no response is kept"),
     "/v1/responses/{response}/input_items": Operation("404: no response is kept"),
     "/v1/responses/{response}/cancel": Operation("404: no response is kept"),
@@ -118,7 +132,7 @@ def field_schema(row: Field, facts: ModelFacts) -> dict[str, Any]:
     """JSON schema of one field; null is taken as absent, except where the field is required."""
     schema: dict[str, Any] = {**_SCHEMAS[row.kind](row, facts), **(row.schema or {})}
     if row.name == "model":
-        schema = {"enum": [*facts.served_names, ""]}
+        schema = {"type": "string"} if facts.any_name else {"enum": [*facts.served_names, ""]}
     if not row.required:
         schema = _or_null(schema)
     schema["description"] = row.help
@@ -220,7 +234,7 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
     }
     names = re.findall(r"\{(\w+)", route.pattern)
     if names:
-        schemas = {"model": {"enum": list(facts.served_names)}}
+        schemas = {} if facts.any_name else {"model": {"enum": list(facts.served_names)}}
         operation["parameters"] = [
             {"name": n, "in": "path", "required": True, "schema": schemas.get(n, {"type": "string"})}
             for n in names

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vsrv.api import pooling_fields
 from vsrv.api.fields import Field, Table, table
 from vsrv.options import SAMPLING
 
@@ -204,7 +205,7 @@ ROWS = (
 REQUESTS: Mapping[str, Table] = {
     dialect: table(*(row for row in ROWS if dialect in row.dialects))
     for dialect in (CHAT, COMPLETIONS, TOKENIZE, DETOKENIZE)
-}
+} | dict(pooling_fields.REQUESTS)
 KNOWN = frozenset(row.name for row in ROWS)
 # fmt: on
 STREAM_OPTIONS = table(
