@@ -32,8 +32,9 @@ MAX_NESTED = 100  # nested brackets; the regex and grammar parsers recurse
 _WHITESPACE = (
     r"[ \t\n\r]{1,40}"  # enough for indented JSON; without a bound a model may write blanks until max_tokens
 )
-_EBNF = re.compile(r"^\s*[A-Za-z_][\w-]*\s*::=", re.MULTILINE)
-_IGNORED_OPTION = re.compile(r"^\s*[a-z_][\w-]*\[[^\]\n]*\btemperature\s*=", re.MULTILINE)
+# blanks of one line only: across lines, every line of many empty ones would be a new beginning of all that follow
+_EBNF = re.compile(r"^[^\S\n]*[A-Za-z_][\w-]*[^\S\n]*::=", re.MULTILINE)
+_IGNORED_OPTION = re.compile(r"^[^\S\n]*[a-z_][\w-]*\[[^\]\n]*\btemperature\s*=", re.MULTILINE)
 
 
 class GrammarError(VsrvError):
