@@ -14,7 +14,8 @@ import vsrv
 from vsrv import parsers, requirements
 from vsrv.client import parsers as client_parsers
 from vsrv.commands import Command
-from vsrv.config import BenchOptions, ServeConfig, resolve, shown, shown_differences
+from vsrv.config import BenchOptions, ServeConfig, combine, resolve
+from vsrv.config_text import shown, shown_differences
 from vsrv.errors import ConfigError
 from vsrv.flags import Parser, help_wanted, parse, serve_help
 from vsrv.log import complain
@@ -26,7 +27,7 @@ EXIT_USAGE, EXIT_CONFIG = 2, 78  # sysexits.h: EX_CONFIG
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; returns the exit status (0, 1, 2 usage, 78 configuration)."""
+    """Run one command; returns the exit status (0, 1, 2 usage, 78 configuration, 130 and 141 for what ended it)."""
     name, rest = (arguments[0], list(arguments[1:])) if arguments else ("--help", [])
     if name in ("-h", "--help", "help"):
         print(_help(), end="")
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_CONFIG
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `vsrv … | head`: nobody reads on; what is left must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _help() -> str:
@@ -118,7 +122,7 @@ def _check(arguments: list[str]) -> int:
     own, rest = check_parser().parse_known_args(arguments)
     from vsrv import check
 
-    return check.run(lambda: resolve(parse(rest), os.environ, False), own.json)
+    return check.run(lambda: combine(parse(rest), os.environ), own.json)
 
 
 def keys_parser() -> argparse.ArgumentParser:

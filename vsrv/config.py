@@ -5,30 +5,23 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
-import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vsrv.errors import ConfigError
 from vsrv.keyfile import read_key_file
-from vsrv.options import CREDENTIALS, OPTIONS, SAMPLING, Option
-
-if TYPE_CHECKING:
-    from vsrv.options_vllm import Foreign
+from vsrv.option_values import BY_NAME, check_foreign, checked, foreign_flag, sampling_value, unknown_option
+from vsrv.options import CREDENTIALS, OPTIONS, SAMPLING
 
 # Kubernetes and Docker set such variables for a service that happens to be called vsrv or vllm.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)$")
 _OTHER_VARIABLES = {"VSRV_CACHE_DIR", "VSRV_URL"}  # read elsewhere, no settings of the server
-_HUMAN = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*A-Z]+")
-_LEVELS = {"critical": "error", "fatal": "error", "warn": "warning", "trace": "debug", "notset": "debug"}
-_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
-MASK = "********"
+_DEVICE_ID = re.compile(r"\d{1,3}|(?:GPU|MIG)-[0-9A-Za-z/-]{1,80}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +49,8 @@ class EngineConfig:
     block_size: int | None = None
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None
+    kv_cache_dtype: str = "auto"
+    tokenizer: str = ""  # folder of the tokenizer; empty: the model's
     gpu_memory_utilization: float = 0.92
     enable_prefix_caching: bool = True
     long_prefill_token_threshold: int = 0
@@ -78,6 +73,10 @@ class ServeConfig:
     def get(self, name: str) -> Any:
         return self.values[name].value
 
+    def text_folder(self, folder: Path) -> Path:
+        """Where tokenizer and chat template are: in the model's `folder`, or in --tokenizer."""
+        return Path(self.get("tokenizer") or folder)
+
     def engine(self, folder: Path) -> EngineConfig:
         """The engine's share, for a model folder that is there."""
         get = self.get
@@ -93,6 +92,8 @@ class ServeConfig:
             block_size=get("block-size"),
             kv_cache_memory_bytes=get("kv-cache-memory-bytes"),
             num_gpu_blocks_override=get("num-gpu-blocks-override"),
+            kv_cache_dtype=get("kv-cache-dtype"),
+            tokenizer=str(self.text_folder(folder)),
             gpu_memory_utilization=get("gpu-memory-utilization"),
             enable_prefix_caching=get("enable-prefix-caching"),
             long_prefill_token_threshold=get("long-prefill-token-threshold"),
@@ -111,6 +112,16 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str], with_files: bo
 
     `with_files` off leaves out the files of keys and TLS: a running server that reloads keeps the old ones of each kind that is broken.
     """
+    config = combine(given, environ)
+    for conflict in conflicts(config):
+        raise conflict
+    if with_files:
+        _check_files(config.values)
+    return config
+
+
+def combine(given: Mapping[str, Any], environ: Mapping[str, str]) -> ServeConfig:
+    """All sources together, each value checked by itself. Raises ConfigError; see `conflicts` for what does not fit together."""
     warnings: list[str] = []
     values: Values = {option.name: Value(option.default, "default") for option in OPTIONS}
     environment = _from_environment(environ, warnings)
@@ -120,157 +131,9 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str], with_files: bo
         values |= _from_file(Path(path))
     values |= environment
     values |= {
-        name: Value(checked(_BY_NAME[name], raw, "--" + name), "command line") for name, raw in given.items()
+        name: Value(checked(BY_NAME[name], raw, "--" + name), "command line") for name, raw in given.items()
     }
-    _cross_check(values)
-    if with_files:
-        _check_files(values)
     return ServeConfig(values, tuple(warnings))
-
-
-_BY_NAME = {option.name: option for option in OPTIONS}
-
-
-def unknown_option(spelling: str) -> ConfigError:
-    """The error for an unknown flag or key: why a known vLLM flag is not there, else the nearest name."""
-    foreign = foreign_flag(spelling)
-    if foreign is not None:
-        return ConfigError(f"{spelling}: {foreign.reason}")
-    name = spelling.lstrip("-").replace("_", "-").removeprefix("no-")
-    near = difflib.get_close_matches(name, _BY_NAME, 1, 0.7)
-    hint = f"; did you mean --{near[0]}?" if near else "; `vsrv serve --help` lists all options"
-    return ConfigError(f"unknown option {spelling}{hint}")
-
-
-def foreign_flag(spelling: str) -> Foreign | None:
-    """The vLLM flag that `--name`, `--no-name`, `--name.key`, `-short` or a file's key means, if vsrv does not have it."""
-    from vsrv.options_vllm import FOREIGN
-
-    name = spelling.partition(".")[0]
-    if name.startswith("-") and not name.startswith("--"):
-        return next((row for row in FOREIGN.values() if name in row.shorts), None)
-    name = name.lstrip("-").replace("_", "-")
-    return FOREIGN.get(name) or FOREIGN.get(name.removeprefix("no-"))
-
-
-def check_foreign(row: Foreign, raw: Any, where: str) -> None:
-    """vLLM's own default asks for nothing. Raises ConfigError with the reason at any other value."""
-    if row.any_value or raw is None:
-        return
-    texts = [str(item) for item in raw] if isinstance(raw, list) else [str(raw)]
-    if row.is_switch:
-        texts = [text.lower() for text in texts]
-    neutral = {row.default} if row.default else {"", "None", "null", "{}", "[]"}
-    if not all(text in neutral or _number(text) == _number(row.default) is not None for text in texts):
-        raise ConfigError(f"{where} {' '.join(texts)}: {row.reason}")
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def checked(option: Option, raw: Any, where: str) -> Any:
-    """Text or typed value → value of the option's kind, within its bounds. Raises ConfigError naming `where`."""
-    try:
-        value = _converted(option, raw)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    if str(value) in option.refusals:
-        raise ConfigError(f"{where} {raw}: {option.refusals[str(value)]}")
-    if option.refused and value != option.default and value != option.fallback:
-        raise ConfigError(f"{where} {raw}: {option.refused}")
-    if option.choices and value is not None and value not in option.choices:
-        raise ConfigError(f"{where} must be one of {', '.join(option.choices)}, not {raw!r}")
-    if option.kind in ("int", "float") and value is not None:
-        low, high = option.low, option.high
-        if (low is not None and value < low) or (high is not None and value > high):
-            raise ConfigError(f"{where} must be from {low:.12g} to {high:.12g}, not {raw}")
-    return value
-
-
-def _converted(option: Option, raw: Any) -> Any:
-    kind = option.kind
-    if kind == "str":
-        if not isinstance(raw, str):
-            raise ValueError(f"expected text, not {raw!r}")
-        if option.name == "log-level":
-            return _LEVELS.get(raw.lower(), raw.lower())
-        return raw.lower() if option.name == "log-format" else raw
-    if kind == "bool":
-        text = str(raw).lower()
-        if text not in _TRUE | _FALSE:
-            raise ValueError(f"expected true or false, not {raw!r}")
-        return text in _TRUE
-    if kind == "int":
-        return _integer(option, raw)
-    if kind == "float":
-        value = float(raw) if isinstance(raw, str | int | float) and not isinstance(raw, bool) else math.nan
-        if not math.isfinite(value):
-            raise ValueError(f"expected a number, not {raw!r}")
-        return value
-    if kind == "list":
-        return _keys(raw) if option.name == "api-key" else _strings(raw)
-    value = json.loads(raw) if isinstance(raw, str) else raw
-    if not isinstance(value, dict):
-        raise ValueError("expected a JSON object")
-    return value
-
-
-def _integer(option: Option, raw: Any) -> int | None:
-    if isinstance(raw, bool) or not isinstance(raw, str | int):
-        raise ValueError(f"expected an integer, not {raw!r}")
-    text = str(raw).strip()
-    if option.fallback == -1 and text in ("auto", "-1"):
-        return None
-    if option.human and (value := _human(text)) is not None:
-        return value
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(
-            f"expected an integer{' such as 8192, 8k or 8K' if option.human else ''}, not {raw!r}"
-        ) from None
-
-
-def _human(text: str) -> int | None:
-    """8192, 8k (1000), 8K (1024), 25.6k → an integer; None if it is none."""
-    match = _HUMAN.fullmatch(text)
-    if match is None:
-        return None
-    base = 1024 if match[2].isupper() else 1000
-    value = float(match[1]) * base ** _POWERS.get(match[2].lower(), 0)
-    return int(value) if value == int(value) else None
-
-
-def _strings(raw: Any) -> tuple[str, ...]:
-    """A list, a JSON list, or comma-separated text; on the command line each word may be any of these."""
-    items: list[str] = []
-    for word in _listed(raw):
-        items += _listed(word) if word.lstrip().startswith("[") else word.split(",")
-    return tuple(item.strip() for item in items if item.strip())
-
-
-def _keys(raw: Any) -> tuple[str, ...]:
-    """A key may have any character in it, so that only a list or a JSON list holds several. An empty one is the variable that
-    a script forgot to set: that must not open the server."""
-    keys: list[str] = []
-    for word in _listed(raw):
-        keys += _listed(word)
-    if not all(key.strip() for key in keys):
-        raise ValueError("a key is empty; leave the option out to serve without a key")
-    return tuple(keys)
-
-
-def _listed(raw: Any) -> list[str]:
-    """One text, a JSON list or a list, as a list of texts. What is wrong is not shown: it may be a key."""
-    if isinstance(raw, str):
-        raw = json.loads(raw) if raw.lstrip().startswith("[") else [raw]
-    if not isinstance(raw, list | tuple) or not all(isinstance(item, str) for item in raw):
-        raise ValueError("expected a list of texts")
-    return list(raw)
 
 
 def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Values:
@@ -323,7 +186,7 @@ def _from_file(path: Path) -> Values:
     values: Values = {}
     for key, raw in table.items():
         name = key.replace("_", "-")
-        option, foreign = _BY_NAME.get(name), foreign_flag(key)
+        option, foreign = BY_NAME.get(name), foreign_flag(key)
         if foreign is not None:
             check_foreign(foreign, raw, f"{path}: {key}")
             continue
@@ -353,14 +216,6 @@ def _yaml(path: Path, text: str) -> dict[str, Any]:
     return {key: value for key, value in table.items() if value is not None}
 
 
-def dotted_value(text: str) -> Any:
-    """A value of `--option.key value`: JSON where it is JSON, a number with a unit, else text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text if (number := _human(text)) is None else number
-
-
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches `host`."""
     if host == "localhost":
@@ -371,74 +226,105 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def sampling_value(name: str, value: Any) -> int | float:
-    """A server's default of the sampling number `name`. Raises ValueError that names it."""
-    bound = SAMPLING[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name}: expected a number, not {value!r}")
-    if bound.kind == "int" and value != int(value):
-        raise ValueError(f"{name}: expected an integer, not {value!r}")
-    if not bound.low <= value <= bound.high or (bound.above_low and value == bound.low):
-        least = "above" if bound.above_low else "from"
-        raise ValueError(f"{name} must be {least} {bound.low:.10g} to {bound.high:.10g}, not {value!r}")
-    return int(value) if bound.kind == "int" else float(value)
-
-
-def _check_override(table: Mapping[str, Any]) -> None:
+def _override_conflicts(table: Mapping[str, Any]) -> Iterator[ConfigError]:
     for name, value in table.items():
         if name not in SAMPLING:
             near = difflib.get_close_matches(name, SAMPLING, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(SAMPLING)}"
-            raise ConfigError(f"--override-generation-config: nothing is called {name!r}; {hint}")
+            yield ConfigError(f"--override-generation-config: nothing is called {name!r}; {hint}")
+            continue
         try:
             sampling_value(name, value)
         except ValueError as error:
-            raise ConfigError(f"--override-generation-config: {error}") from None
+            yield ConfigError(f"--override-generation-config: {error}")
 
 
-def _cross_check(values: Values) -> None:
-    def get(name: str) -> Any:
-        return values[name].value
+# of vLLM's object: what each name may be here
+_STRUCTURED: Mapping[str, tuple[Any, ...]] = {
+    "backend": ("auto", "guidance"),
+    "disable_fallback": (True, False),
+    "disable_any_whitespace": (True, False),
+    "disable_additional_properties": (True, False),
+    "enable_in_reasoning": (False,),
+    "reasoning_parser": ("",),
+}
 
-    _check_override(get("override-generation-config"))
-    if (
-        not get("uds")
-        and not is_loopback(get("host"))
-        and not get("api-key")
-        and not get("api-key-file")
-        and not get("allow-unauthenticated")
-    ):
-        raise ConfigError(
+
+def _structured_conflicts(table: Mapping[str, Any]) -> Iterator[ConfigError]:
+    for name, value in table.items():
+        legal = _STRUCTURED.get(name)
+        if legal is None:
+            yield ConfigError(
+                f"--structured-outputs-config: nothing is called {name!r}; it has {', '.join(_STRUCTURED)}"
+            )
+        elif value not in legal or isinstance(value, bool) != isinstance(legal[0], bool):
+            hint = "; use --reasoning-parser" if name == "reasoning_parser" else ""
+            words = " or ".join(json.dumps(item) for item in legal)
+            yield ConfigError(f"--structured-outputs-config: {name} must be {words}, not {value!r}{hint}")
+
+
+def conflicts(config: ServeConfig) -> Iterator[ConfigError]:
+    """Settings that do not fit together, or that say nothing sensible, each as the error that a start would end with."""
+    for check in (_access_conflicts, _tls_conflicts, _web_conflicts, _other_conflicts):
+        yield from check(config.get)
+
+
+def _access_conflicts(get: Callable[[str], Any]) -> Iterator[ConfigError]:
+    has_keys = bool(get("api-key") or get("api-key-file"))
+    is_open = not get("uds") and not is_loopback(get("host"))
+    if is_open and not has_keys and not get("allow-unauthenticated"):
+        yield ConfigError(
             f"--host {get('host')} can be reached by others and no key is set: give --api-key or --api-key-file, or --allow-unauthenticated "
-            "if everybody who reaches this port may use the model"
+            "if everybody who reaches this port may use the model",
+            "--api-key-file FILE",
         )
+    if get("metrics-auth") == "key" and not has_keys:
+        yield ConfigError(
+            "--metrics-auth key needs --api-key or --api-key-file: there is no key that could be sent",
+            "--api-key-file FILE",
+        )
+    if any(len(key) < 3 for key in get("api-key")):
+        yield ConfigError("--api-key: a key needs at least 3 characters")
+
+
+def _tls_conflicts(get: Callable[[str], Any]) -> Iterator[ConfigError]:
     if bool(get("ssl-certfile")) != bool(get("ssl-keyfile")):
-        missing, there = (
-            ("ssl-keyfile", "ssl-certfile") if get("ssl-certfile") else ("ssl-certfile", "ssl-keyfile")
-        )
-        raise ConfigError(f"--{there} needs --{missing} as well")
+        pair = ("ssl-keyfile", "ssl-certfile")
+        missing, there = pair if get("ssl-certfile") else pair[::-1]
+        yield ConfigError(f"--{there} needs --{missing} as well", f"--{missing} FILE")
     if get("ssl-cert-reqs") and not get("ssl-ca-certs"):
-        raise ConfigError(
-            "--ssl-cert-reqs needs --ssl-ca-certs: the CA that client certificates are checked against"
+        yield ConfigError(
+            "--ssl-cert-reqs needs --ssl-ca-certs: the CA that client certificates are checked against",
+            "--ssl-ca-certs FILE",
         )
+
+
+def _web_conflicts(get: Callable[[str], Any]) -> Iterator[ConfigError]:
     if get("allow-credentials") and "*" in get("allowed-origins"):
-        raise ConfigError(
+        yield ConfigError(
             "--allow-credentials needs exact --allowed-origins: a browser refuses * with credentials"
-        )
-    if get("metrics-auth") == "key" and not get("api-key") and not get("api-key-file"):
-        raise ConfigError(
-            "--metrics-auth key needs --api-key or --api-key-file: there is no key that could be sent"
         )
     for origin in get("allowed-origins"):
         if origin != "*" and not _ORIGIN.fullmatch(origin):
-            raise ConfigError(
+            yield ConfigError(
                 f"--allowed-origins {origin}: expected * or scheme://host[:port] without a path, as browsers send it"
             )
-    if any(len(key) < 3 for key in get("api-key")):
-        raise ConfigError("--api-key: a key needs at least 3 characters")
 
 
-def _check_files(values: Values) -> None:
+def _other_conflicts(get: Callable[[str], Any]) -> Iterator[ConfigError]:
+    yield from _override_conflicts(get("override-generation-config"))
+    yield from _structured_conflicts(get("structured-outputs-config"))
+    if (get("fingerprint-mode") == "custom") != (get("fingerprint-value") is not None):
+        yield ConfigError("--fingerprint-mode custom and --fingerprint-value belong together")
+    if get("device-ids") is not None and not _DEVICE_ID.fullmatch(get("device-ids")):
+        yield ConfigError(
+            f"--device-ids {get('device-ids')}: expected the number or UUID of one GPU, such as 0; one device for each model: run several servers"
+        )
+    if get("tokenizer") is not None and not Path(get("tokenizer"), "tokenizer.json").is_file():
+        yield ConfigError(f"--tokenizer {get('tokenizer')}: expected a folder with a tokenizer.json")
+
+
+def _check_files(values: Mapping[str, Value]) -> None:
     """Said before the port is bound and a model is loaded."""
     for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "api-key-file"):
         path = values[name].value
@@ -446,59 +332,6 @@ def _check_files(values: Values) -> None:
             raise ConfigError(f"--{name} {path}: no such file")
     if values["api-key-file"].value:
         read_key_file(Path(values["api-key-file"].value))
-
-
-def shown(config: ServeConfig) -> list[str]:
-    """Every effective value with its source, as TOML lines; secrets are masked."""
-    lines = []
-    for option in OPTIONS:
-        entry = config.values[option.name]
-        value: Any = MASK if option.secret and entry.value else entry.value
-        if value is None:
-            text = f"# {option.name} is not set"
-        else:
-            text = f"{option.name} = {toml_text(value)}"
-        lines.append(f"{text:<60} # {entry.source}")
-    return lines
-
-
-def differing(config: ServeConfig) -> dict[str, dict[str, Any]]:
-    """Settings that are not their defaults: name → {value, default, source}; secrets are masked."""
-    return {
-        option.name: {
-            "value": MASK if option.secret else config.get(option.name),
-            "default": option.default,
-            "source": config.values[option.name].source,
-        }
-        for option in OPTIONS
-        if config.get(option.name) != option.default
-    }
-
-
-def shown_differences(config: ServeConfig) -> list[str]:
-    """`differing` as TOML lines, each with its source and the default that it replaces."""
-    lines = []
-    for name, entry in differing(config).items():
-        default = "not set" if entry["default"] is None else toml_text(entry["default"])
-        line = f"{name} = {toml_text(entry['value'])}"
-        lines.append(f"{line:<60} # {entry['source']}; default {default}")
-    return lines
-
-
-def _has_null(value: Any) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return value is None or any(_has_null(item) for item in inner)
-
-
-def toml_text(value: Any) -> str:
-    """A value in TOML's form. There is no null in it, so an object that has one is written as JSON in a text."""
-    if isinstance(value, dict):
-        if _has_null(value):
-            return toml_text(json.dumps(value))
-        return "{" + ", ".join(f"{toml_text(key)} = {toml_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(toml_text(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @dataclass(frozen=True, slots=True)

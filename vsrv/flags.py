@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vsrv.config import check_foreign, checked, dotted_value, foreign_flag, unknown_option
 from vsrv.errors import ConfigError
+from vsrv.option_values import check_foreign, checked, dotted_value, foreign_flag, unknown_option
 from vsrv.options import GROUPS, OPTIONS, Option
 
 if TYPE_CHECKING:

@@ -117,6 +117,11 @@ _LOAD_FORMATS = {
     ),
 }
 
+_KV_DTYPES = dict.fromkeys(
+    ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla", "nvfp4", "int8_per_token_head"),
+    "the KV cache has the weights' type in this version: change --dtype",
+)
+
 OPTIONS: tuple[Option, ...] = (
     # network
     Option(
@@ -392,8 +397,7 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         None,
         "model",
-        "other tokenizer",
-        refused="put the tokenizer.json into the model folder: weights and tokenizer belong together",
+        "folder with another tokenizer.json, tokenizer_config.json and chat template than the model's",
     ),
     Option(
         "runner",
@@ -430,8 +434,7 @@ OPTIONS: tuple[Option, ...] = (
         "json",
         {},
         "model",
-        "grammar settings",
-        refused="structured outputs are not in this version",
+        "JSON object of defaults for structured outputs: disable_any_whitespace (compact JSON), disable_additional_properties",
     ),
     # chat
     Option(
@@ -579,8 +582,9 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         "auto",
         "performance",
-        "type of the KV cache",
-        refused="the KV cache has the weights' type in this version: change --dtype",
+        "type of the KV cache; it is the weights' type, and any other is an error",
+        choices=("auto", "bfloat16", "float16", "float32"),
+        refusals=_KV_DTYPES,
     ),
     Option(
         "enable-prefix-caching",
@@ -676,6 +680,16 @@ OPTIONS: tuple[Option, ...] = (
         high=86400,
     ),
     Option(
+        "prepare-timeout",
+        "float",
+        10.0,
+        "performance",
+        "seconds that chat template, tokenizing and grammar of one request may take, then 400",
+        low=0.1,
+        high=600,
+        env=("VLLM_CHAT_TEMPLATE_RENDER_TIMEOUT",),
+    ),
+    Option(
         "max-n-sequences",
         "int",
         64,
@@ -707,7 +721,11 @@ OPTIONS: tuple[Option, ...] = (
         refused="one device for each model in this version; run several servers behind a load balancer",
     ),
     Option(
-        "device-ids", "str", None, "performance", "GPUs to use", refused="set CUDA_VISIBLE_DEVICES instead"
+        "device-ids",
+        "str",
+        None,
+        "performance",
+        "number or UUID of the GPU to use, as nvidia-smi -L shows it; instead of CUDA_VISIBLE_DEVICES",
     ),
     # operation
     Option(
@@ -787,7 +805,40 @@ OPTIONS: tuple[Option, ...] = (
         "operation",
         "comma-separated paths without a log line",
     ),
-    Option("disable-log-stats", "bool", False, "operation", "no vllm:* engine metrics"),
+    Option("disable-log-stats", "bool", False, "operation", "no vllm:* engine metrics and no line of them"),
+    Option(
+        "log-stats-interval",
+        "float",
+        10.0,
+        "operation",
+        "seconds between two lines of throughput, queue and cache while the engine works; 0 = never",
+        low=0,
+        high=86400,
+        env=("VLLM_LOG_STATS_INTERVAL",),
+    ),
+    Option(
+        "enable-tokenizer-info-endpoint",
+        "bool",
+        False,
+        "operation",
+        "GET /tokenizer_info tells tokenizer_config.json and the chat template, as lm-evaluation-harness asks for",
+    ),
+    Option(
+        "disable-fastapi-docs",
+        "bool",
+        False,
+        "operation",
+        "no /openapi.json",
+    ),
+    Option(
+        "fingerprint-mode",
+        "str",
+        "full",
+        "operation",
+        "system_fingerprint of answers: hash of version, model and settings; full has the version in front; custom is --fingerprint-value; none is null",
+        choices=("full", "hash", "custom", "none"),
+    ),
+    Option("fingerprint-value", "str", None, "operation", "system_fingerprint for --fingerprint-mode custom"),
     Option(
         "enable-request-id-headers",
         "bool",

@@ -1,8 +1,9 @@
 """Flags of `vllm serve` that vsrv does not have, so that a vLLM command line gets an exact answer instead of "unknown".
 
 Data only, read when such a flag is met. One word for each flag: `+` in front is a switch, `*` takes several values; `|-x` is a
-short form, `=v` vLLM's default (none: not set), `!` at the end means that vsrv does what any value asks for. A flag is accepted
-at vLLM's default and refused with the reason otherwise. The rows with a meaning here are in options.py.
+short form, `=v` vLLM's default (none: not set), `~v` another value that asks for what vsrv does anyway, `!` at the end means that vsrv
+does what any value asks for. A flag is accepted at vLLM's default and refused with the reason otherwise. The rows with a meaning here are in
+options.py.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Foreign:
     is_switch: bool = False
     is_list: bool = False
     any_value: bool = False
+    same: tuple[str, ...] = ()  # further values that are no wish for anything else
 
 
 _WORDS: tuple[tuple[str, str], ...] = (
@@ -52,16 +54,16 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (
         "one device for each model and one process for HTTP in this version; run several servers behind a load balancer",
         """
-        +headless api-server-count|-asc +aggregate-engine-logging data-parallel-supervisor-port=9256
+        +headless api-server-count|-asc~1 +aggregate-engine-logging data-parallel-supervisor-port=9256
         dp-supervisor-probe-interval-s=5.0 dp-supervisor-probe-timeout-s=5.0
         dp-supervisor-probe-failure-threshold=3 +enable-nccl-comm-suspend
-        prefill-schedule-interval=1 distributed-executor-backend pipeline-parallel-size|-pp=1
+        prefill-schedule-interval=1 distributed-executor-backend~uni~mp pipeline-parallel-size|-pp=1
         master-addr=127.0.0.1 master-port=29501 nnodes|-n=1 node-rank|-r=0
         distributed-timeout-seconds cpu-distributed-timeout-seconds +numa-bind *numa-bind-nodes
         *numa-bind-cpus decode-context-parallel-size|-dcp=1 dcp-comm-backend +dcp-q-replicate
         dcp-kv-cache-interleave-size=1 cp-kv-cache-interleave-size
         prefill-context-parallel-size|-pcp=1 data-parallel-size|-dp=1 data-parallel-rank|-dpn
-        data-parallel-start-rank|-dpr data-parallel-size-local|-dpl data-parallel-address|-dpa
+        data-parallel-start-rank|-dpr data-parallel-size-local|-dpl~1 data-parallel-address|-dpa
         data-parallel-rpc-port|-dpp data-parallel-backend|-dpb=mp +data-parallel-hybrid-lb|-dph
         +data-parallel-external-lb|-dpe +data-parallel-multi-port-external-lb|-dpm +enable-hc-sp
         +enable-batch-sharded-sampling dp-sync-interval=16 +disable-nccl-for-dp-synchronization
@@ -118,8 +120,8 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (
         "a model is read from its own folder: config.json, tokenizer.json, safetensors; --revision covers all of them",
         """
-        tokenizer-mode=auto hf-config-path code-revision tokenizer-revision +skip-tokenizer-init
-        config-format=auto model-impl=auto
+        tokenizer-mode=auto~hf hf-config-path code-revision tokenizer-revision +skip-tokenizer-init
+        config-format=auto~hf model-impl=auto~vllm
         """,
     ),
     (
@@ -159,7 +161,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (
         "this interface is not in this version; vsrv serves OpenAI's chat and completions",
         """
-        +grpc tool-server +enable-tokenizer-info-endpoint +cohere-is-reasoning-model=true
+        +grpc tool-server +cohere-is-reasoning-model=true
         cohere-format=cmd4 anthropic-disabled-thinking-effort=auto +tokens-only +enable-scale-out
         grpc-port +enable-flash-late-interaction=true
         """,
@@ -196,15 +198,9 @@ _WORDS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "system_fingerprint is always made from version, model and settings",
-        """
-        fingerprint-mode=full fingerprint-value
-        """,
-    ),
-    (
         "safetensors files are mapped into memory, with nothing to tune",
         """
-        safetensors-load-strategy safetensors-prefetch-num-threads=8
+        safetensors-load-strategy~lazy safetensors-prefetch-num-threads=8
         safetensors-prefetch-block-size=16777216 model-loader-extra-config={}
         *ignore-patterns=original/**/* +use-tqdm-on-load=true pt-load-map-location=cpu
         """,
@@ -246,9 +242,9 @@ _WORDS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "there are no documentation pages to switch",
+        "there are no documentation pages; GET /openapi.json describes every route",
         """
-        +disable-fastapi-docs! +enable-offline-docs!
+        +enable-offline-docs!
         """,
     ),
     (
@@ -267,11 +263,14 @@ _WORDS: tuple[tuple[str, str], ...] = (
 
 
 def _read(word: str, reason: str) -> Foreign:
+    word, *same = word.split("~")
     spelled, _, default = word.lstrip("+*").removesuffix("!").partition("=")
     name, *shorts = spelled.split("|")
     is_switch = word[0] == "+"
     default = default or ("false" if is_switch else "")
-    return Foreign(name, reason, default, tuple(shorts), is_switch, word[0] == "*", word[-1] == "!")
+    return Foreign(
+        name, reason, default, tuple(shorts), is_switch, word[0] == "*", word[-1] == "!", tuple(same)
+    )
 
 
 FOREIGN: dict[str, Foreign] = {

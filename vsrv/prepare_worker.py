@@ -83,8 +83,9 @@ def facts_of(table: dict[str, Any]) -> ModelFacts:
 def _build(settings: dict[str, Any]) -> Preparer:
     folder = Path(settings["folder"])
     tokenizer = Tokenizer(folder)
-    checker = GrammarChecker(folder, tokenizer.marks)
-    return build_preparer(folder, settings["chat_template"], facts_of(settings["facts"]), tokenizer, checker)
+    facts = facts_of(settings["facts"])
+    checker = GrammarChecker(folder, tokenizer.marks, facts.compact_json, facts.closed_objects)
+    return build_preparer(folder, settings["chat_template"], facts, tokenizer, checker)
 
 
 def _answer(preparer: Preparer | None, payload: bytes) -> tuple[int, bytes]:

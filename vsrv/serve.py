@@ -16,20 +16,22 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsrv import boot
 from vsrv.api.refusals import error_response
-from vsrv.config import ServeConfig, is_loopback, sampling_value
+from vsrv.config import ServeConfig, is_loopback
 from vsrv.errors import ConfigError, EngineError, UserError
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
 from vsrv.log import Log, complain
+from vsrv.option_values import sampling_value
 from vsrv.options import SAMPLING
+from vsrv.stats_line import StatsLine
 from vsrv.systemd import Notifier, inherited_socket
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ def run(config: ServeConfig, reread: Reread | None = None) -> int:
     Raises ConfigError before the port is bound.
     """
     boot.dump_stacks_on_signal()
+    choose_gpu(config, os.environ)
     tls = _tls(config)
     trusted = TrustedProxies(config.get("forwarded-allow-ips"))
     notifier = Notifier(os.environ)
@@ -85,6 +88,12 @@ def run(config: ServeConfig, reread: Reread | None = None) -> int:
         notifier.close()
         if config.get("uds") and given is None:
             Path(config.get("uds")).unlink(missing_ok=True)
+
+
+def choose_gpu(config: ServeConfig, environ: MutableMapping[str, str]) -> None:
+    """--device-ids, for this process and its children, before anything looks for a GPU."""
+    if config.get("device-ids") is not None:
+        environ["CUDA_VISIBLE_DEVICES"] = config.get("device-ids")
 
 
 def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
@@ -229,6 +238,7 @@ class Front:
         self._began = time.monotonic()
         self._signals = 0
         self._stop = asyncio.Event()
+        self._stats = StatsLine(0.0 if config.get("disable-log-stats") else config.get("log-stats-interval"))
         self._settled = asyncio.Event()  # loading has ended, well or not
         limits = Limits(
             max_head_bytes=config.get("h11-max-incomplete-event-size"),
@@ -309,6 +319,9 @@ class Front:
         pause = min(_TICK_S, self._notifier.watchdog_interval_s or _TICK_S)
         while True:
             self._beat()
+            line = self._stats.due(time.monotonic(), self._engine.beat if self._engine is not None else None)
+            if line is not None:
+                self._log.event("info", line)
             if self._tls is not None:
                 self._warn_of_expiry(self._tls)
                 if self._config.get("enable-ssl-refresh") and self._tls.has_changed():
@@ -450,7 +463,12 @@ class Front:
             raise
         from vsrv.prepare_client import PrepareClient
 
-        self._prepare = PrepareClient(folder, config.get("chat-template"), 10.0, self._engine_line)
+        self._prepare = PrepareClient(
+            config.text_folder(folder),
+            config.get("chat-template"),
+            config.get("prepare-timeout"),
+            self._engine_line,
+        )
         await self._prepare.start()
         await self._wait_for_engine(engine, self._supervisor)
         assert engine.ready is not None
@@ -605,10 +623,12 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
     from vsrv.api.parts import ApiOptions, Parts
     from vsrv.metrics import Metrics
     from vsrv.prepare_worker import build_preparer
+    from vsrv.text.template import tokenizer_info
     from vsrv.text.tokenizer import Tokenizer
 
     get = config.get
-    tokenizer = Tokenizer(folder)
+    text_folder = config.text_folder(folder)
+    tokenizer = Tokenizer(text_folder)
     policy = KeyPolicy(get("prefix-cache-scope"), get("metrics-auth") == "key")
     key_file = Path(get("api-key-file")) if get("api-key-file") else None
 
@@ -625,7 +645,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
         await prepare.configure(
             facts,
             build_preparer(
-                folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
+                text_folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
             ),
         )
         metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
@@ -673,6 +693,10 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
                 fingerprint=_fingerprint(config, folder),
                 created=int((folder / "config.json").stat().st_mtime),
+                has_openapi=not get("disable-fastapi-docs"),
+                tokenizer_info=tokenizer_info(text_folder, get("chat-template"))
+                if get("enable-tokenizer-info-endpoint")
+                else None,
                 root_path=get("root-path").rstrip("/"),
             ),
         )
@@ -702,7 +726,7 @@ def model_facts(
 
     get = config.get
     generation = _generation_config(config, folder)
-    eos_text = special_token_text(tokenizer_config(folder), "eos_token")
+    eos_text = special_token_text(tokenizer_config(config.text_folder(folder)), "eos_token")
     eos = tokenizer.token_to_id(eos_text) if eos_text else None
     listed = generation.get("eos_token_id", _json(folder / "config.json").get("eos_token_id"))
     ids = [
@@ -712,7 +736,7 @@ def model_facts(
     ]
     if eos is None and ids:
         eos = ids[0]
-    model = get("model")
+    model, structured = get("model"), get("structured-outputs-config")
     names = get("served-model-name") or (_DEMO_NAME if model is None else model.rstrip("/"),)
     return ModelFacts(
         served_names=names,
@@ -730,6 +754,8 @@ def model_facts(
         tool_parser=get("tool-call-parser"),
         reasoning_parser=get("reasoning-parser"),
         hide_unused_tools=get("exclude-tools-when-tool-choice-none"),
+        compact_json=structured.get("disable_any_whitespace", False),
+        closed_objects=structured.get("disable_additional_properties", False),
     )
 
 
@@ -784,8 +810,8 @@ def _json(path: Path) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-def _fingerprint(config: ServeConfig, folder: Path) -> str:
-    """Changes when version, model or the settings that change answers do; the same after a restart."""
+def _fingerprint(config: ServeConfig, folder: Path) -> str | None:
+    """Changes when version, model or the settings that change answers do; the same after a restart. See --fingerprint-mode."""
     import hashlib
 
     import vsrv
@@ -794,4 +820,10 @@ def _fingerprint(config: ServeConfig, folder: Path) -> str:
     facts = [vsrv.__version__, *(str(config.get(name)) for name in _SHAPE_ANSWERS)]
     facts += [(folder / name).read_text() for name in files if (folder / name).is_file()]
     facts += [str(sorted((p.name, p.stat().st_size) for p in folder.glob("*.safetensors")))]
-    return "vsrv-" + hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+    modes = {
+        "full": f"vsrv-{vsrv.__version__}-{digest}",
+        "hash": digest,
+        "custom": config.get("fingerprint-value"),
+    }
+    return modes.get(config.get("fingerprint-mode"))

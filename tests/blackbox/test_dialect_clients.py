@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import anthropic
+import jsonschema
 import openai
+import pydantic
 import pytest
-from started import Server
+from started import Server, start
 
 QUESTION = "How do I switch on TLS?"
 TURN: Any = [{"role": "user", "content": QUESTION}]
@@ -95,6 +99,64 @@ def test_a_conversation_goes_on(claude: anthropic.Anthropic, gpt: openai.OpenAI)
     answer = gpt.responses.create(model="", input=QUESTION, max_output_tokens=30)
     items: Any = [*TURN, *answer.output, {"role": "user", "content": "And keys?"}]
     assert gpt.responses.create(model="", input=items, max_output_tokens=8).output_text
+
+
+class Flag(pydantic.BaseModel):
+    name: Literal["ssl-certfile", "port"]  # free text would be as long as the demo model likes
+    needs_value: bool
+
+
+def test_answers_of_a_given_form(claude: anthropic.Anthropic, gpt: openai.OpenAI) -> None:
+    """The clients' own parse helpers raise unless the text is what the schema allows."""
+    response = gpt.responses.parse(
+        model="", input=QUESTION, text_format=Flag, max_output_tokens=200, temperature=0
+    )
+    assert isinstance(response.output_parsed, Flag) and response.text is not None
+    assert response.text.format is not None and response.text.format.type == "json_schema"
+    message = claude.messages.parse(model="", messages=TURN, output_format=Flag, max_tokens=200)
+    assert isinstance(message.parsed_output, Flag)
+
+
+TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}{% endfor %}<tool_call>arguments</tool_call><|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}"
+    "</tool_call>{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SCHEMA: Any = {
+    "type": "object",
+    "properties": {"count": {"type": "integer", "minimum": 0, "maximum": 9}, "unit": {"enum": ["s", "ms"]}},
+    "required": ["count", "unit"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.slow
+def test_forced_calls_follow_their_schema(tmp_path: Path) -> None:
+    """A model that knows nothing of tools, held by the grammar."""
+    template = tmp_path / "tools.jinja"
+    template.write_text(TEMPLATE)
+    server = start("--chat-template", str(template), "--max-model-len", "1024")
+    try:
+        server.wait_ready()
+        with (
+            anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as claude,
+            openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as gpt,
+        ):
+            tools: Any = [{"name": "wait", "input_schema": SCHEMA}]
+            asked: Any = {"model": "", "max_tokens": 100, "messages": TURN, "tools": tools}
+            for choice in ({"type": "any"}, {"type": "tool", "name": "wait"}):
+                with claude.messages.stream(**asked, tool_choice=choice) as stream:
+                    message: Any = stream.get_final_message()
+                assert message.stop_reason == "tool_use"
+                jsonschema.validate(message.content[-1].input, SCHEMA)
+            own: Any = [{"type": "function", "name": "wait", "parameters": SCHEMA, "strict": True}]
+            response = gpt.responses.create(model="", input=QUESTION, tools=own, tool_choice="required")
+            calls = [item for item in response.output if item.type == "function_call"]
+            assert calls and response.status == "completed"
+            for call in calls:
+                jsonschema.validate(json.loads(call.arguments), SCHEMA)
+    finally:
+        server.stop()
 
 
 def test_errors_reach_both_clients(claude: anthropic.Anthropic, gpt: openai.OpenAI) -> None:

@@ -98,6 +98,7 @@ def test_a_restart_under_load_loses_no_request(manager: Manager) -> None:
     assert manager.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="systemd is not installed")
 def test_systemd_starts_it_with_its_socket(tmp_path: Path) -> None:
     """The first connection starts the server and is answered by it; so is a request of before it was ready."""

@@ -104,6 +104,12 @@ def frame(seq_id: int, grammar: str, **params: Any) -> Generate:
     return Generate(seq_id, prompt, SamplingParams(grammar=grammar, **params))
 
 
+def starved(fuel: int) -> llguidance.LLParserLimits:
+    return llguidance.LLParserLimits(
+        **{**GRAMMAR_LIMITS, "step_lexer_fuel": fuel, "initial_lexer_fuel": 1_000_000}
+    )
+
+
 class Ended:
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -259,14 +265,44 @@ def test_a_grammar_that_cannot_be_compiled_ends_its_sequence_alone(make: Make) -
 
 
 def test_a_grammar_that_becomes_too_complex_ends_its_sequence_alone(make: Make, grammars: Grammars) -> None:
-    starved = llguidance.LLParserLimits(**{**GRAMMAR_LIMITS, "step_lexer_fuel": 40})
-    grammar = "start: /(([a-z]{1,20}[0-9]?){1,20}x?){3,9}/"
-    template = llguidance.LLMatcher(grammars._tokenizer, grammar, log_level=0, limits=starved)
-    grammars._keep(grammar, template)
-    results = run(make(), [frame(1, grammar), frame(3, DIGITS)])
+    hungry = "start: /(([a-z]{1,20}[0-9]?){1,20}x?){3,9}/"
+    before, grammars._limits = grammars._limits, starved(40)
+    try:
+        run(make(), [frame(3, DIGITS)])
+        results = run(make(), [frame(1, hungry), frame(3, DIGITS)])
+    finally:
+        grammars._limits = before
     end = results[1].end
-    assert isinstance(end, Failed) and end.code == "grammar_too_complex"
+    assert isinstance(end, Failed) and end.code in ("grammar_too_complex", "invalid_grammar")
     assert results[3].end is FinishReason.STOP
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_what_copies_of_a_grammar_use_up_together_is_nobody_s_end(
+    make: Make, grammars: Grammars, lag: int
+) -> None:
+    """Copies share the states of their lexer, and so their limit: who meets it goes on with a matcher of its own."""
+    grammar = "start: /[a-z ]*e[a-z ]{9}t[a-z ]*/"
+    frames = [frame(i, grammar, max_tokens=40) for i in range(6)]
+    expected = run(make(), frames)
+    grammars._cache.clear()
+    few = llguidance.LLParserLimits(**{**GRAMMAR_LIMITS, "max_lexer_states": 400})
+    grammars._keep(grammar, llguidance.LLMatcher(grammars._tokenizer, grammar, log_level=0, limits=few))
+    together = run(make(lag=lag), frames)
+    assert {i: (r.tokens, r.end) for i, r in together.items()} == {
+        i: (r.tokens, r.end) for i, r in expected.items()
+    }
+    assert grammar not in grammars._cache  # the worn one is not given out again
+
+
+def test_a_shared_grammar_is_replaced_in_time(
+    make: Make, grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsrv.engine.grammar._MAX_SHARED_TOKENS", 5)
+    compiled = grammars.num_compiled
+    for _ in range(2):
+        run(make(), [frame(1, 'start: "only" /[a-c]{7}/')])
+    assert grammars.num_compiled == compiled + 2
 
 
 def test_abort_while_the_grammar_is_compiled(make: Make) -> None:

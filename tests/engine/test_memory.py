@@ -46,6 +46,9 @@ def test_auto_takes_the_length_that_fits() -> None:
     with pytest.raises(ConfigError, match="--block-size 16") as error:
         plan_memory(EngineConfig("m", block_size=16), SPEC, KERNELS, "float32", ROOM)
     assert error.value.remedy == "--block-size 32"
+    assert plan_memory(EngineConfig("m", kv_cache_dtype="float32"), SPEC, KERNELS, "float32", ROOM) == plenty
+    with pytest.raises(ConfigError, match="--kv-cache-dtype float16"):
+        plan_memory(EngineConfig("m", kv_cache_dtype="float16"), SPEC, KERNELS, "float32", ROOM)
 
 
 def test_a_gpu_is_filled_and_a_host_is_not() -> None:

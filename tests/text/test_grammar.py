@@ -325,3 +325,19 @@ def test_tags_that_must_come(vocabulary: Any) -> None:
 def test_a_mark_that_is_too_long_is_refused() -> None:
     with pytest.raises(GrammarError, match="at most"):
         structural_tag.grammar_of({"format": {"type": "const_string", "value": "x" * 257}}, COMPACT, {})
+
+
+def test_the_server_s_own_wishes_for_json(vocabulary: llguidance.LLTokenizer) -> None:
+    """`--structured-outputs-config`: vLLM's names, for every request."""
+    special = Tokenizer(FOLDER).special
+    body = {"response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}}}
+    free = asked(body, GrammarChecker(FOLDER, special))
+    compact = asked(body, GrammarChecker(FOLDER, special, compact=True))
+    closed = asked(body, GrammarChecker(FOLDER, special, closed=True))
+    for text, by_free, by_compact, by_closed in (
+        ('{"name":"x"}', True, True, True),
+        ('{"name": "x"}', True, False, True),
+        ('{"name":"x","b":1}', True, True, False),
+    ):
+        said = [allows(vocabulary, grammar, text) for grammar in (free, compact, closed)]
+        assert said == [by_free, by_compact, by_closed], text

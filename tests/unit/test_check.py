@@ -18,7 +18,7 @@ import pytest
 from vsrv import certificates, cli, demo, keys
 from vsrv.check import check, device
 from vsrv.check.finding import Finding, Report, as_json, as_text
-from vsrv.config import EngineConfig, ServeConfig, resolve
+from vsrv.config import EngineConfig, ServeConfig, combine
 from vsrv.engine.memory import Room
 from vsrv.kernels.facts import kernel_facts
 from vsrv.keyfile import KeyFile, RateLimits, write_key_file
@@ -28,7 +28,7 @@ from vsrv.options import OPTIONS
 
 def report_of(*words: str) -> Report:
     def resolved() -> ServeConfig:
-        return resolve(cli.parse(["--port", "0", *words]), {}, with_files=False)
+        return combine(cli.parse(["--port", "0", *words]), {})
 
     return check(resolved)
 
@@ -224,8 +224,16 @@ def test_a_gpu_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert device.check_memory(EngineConfig("m"), read_spec(demo.model_path(), {}), wanted) == ([], None)
 
 
-def test_settings_that_do_not_fit_together_end_the_check() -> None:
-    report = report_of("--host", "0.0.0.0")
+def test_settings_that_do_not_fit_together_are_all_told() -> None:
+    report = report_of("--host", "0.0.0.0", "--ssl-certfile", "c.pem", "--fingerprint-mode", "custom")
+    said = [finding for finding in report.findings if (finding.topic, finding.level) == ("settings", "error")]
+    assert [finding.fix for finding in said] == ["--api-key-file FILE", "--ssl-keyfile FILE", ""]
+    assert found(report, "memory").level == "ok", "the rest is looked at all the same"
+    assert "would not start: 3 errors, 1 warning" in as_text(report)
+
+
+def test_a_setting_that_cannot_be_read_ends_the_check() -> None:
+    report = report_of("--max-model-len", "many")
     assert [finding.topic for finding in report.findings] == ["settings"] and report.num_errors == 1
     assert "would not start: 1 error, no warnings" in as_text(report)
 

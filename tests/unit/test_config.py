@@ -13,20 +13,25 @@ from typing import Any
 
 import pytest
 
+import vsrv
 from vsrv import cli
 from vsrv.api.schema import SamplingDefaults
-from vsrv.config import MASK, checked, resolve, shown, unknown_option
+from vsrv.config import resolve
+from vsrv.config_text import MASK, shown
 from vsrv.errors import ConfigError
+from vsrv.option_values import checked, unknown_option
 from vsrv.options import OPTIONS, REASONING_PARSERS, TOOL_PARSERS, Option
 from vsrv.options_vllm import FOREIGN, Foreign
-from vsrv.serve import _generation_config, _sampling_defaults
+from vsrv.serve import _fingerprint, _generation_config, _sampling_defaults, choose_gpu
 from vsrv.text import reasoning, tools
 
 BASE = {"allow-unauthenticated": "true"}
 SAMPLES: dict[str, tuple[str, Any]] = {
     "str": ("text", "text"), "int": ("17", 17), "float": ("0.5", 0.5), "bool": ("true", True), "list": ("a,b", ("a", "b")), "json": ('{"a": 1}', {"a": 1}),
 }  # fmt: skip
-NEEDS_FILES = {"ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "ssl-cert-reqs", "config", "allow-credentials", "api-key-file", "metrics-auth"}  # fmt: skip
+NEEDS_FILES = set(
+    "ssl-certfile ssl-keyfile ssl-ca-certs ssl-cert-reqs config allow-credentials api-key-file metrics-auth tokenizer fingerprint-value".split()
+)
 
 
 def sample(option: Option) -> tuple[str, Any]:
@@ -36,6 +41,8 @@ def sample(option: Option) -> tuple[str, Any]:
         return value, value
     if option.name == "override-generation-config":
         return '{"top_k": 1}', {"top_k": 1}
+    if option.name == "structured-outputs-config":
+        return '{"disable_fallback": true}', {"disable_fallback": True}
     if option.kind in ("int", "float"):
         low, high = option.low or 0, option.high or 100
         number = type(low)(min(high, max(low, 17)))
@@ -43,6 +50,8 @@ def sample(option: Option) -> tuple[str, Any]:
         return str(value), value
     if option.kind == "bool":
         return str(not option.default).lower(), not option.default
+    if option.name == "device-ids":
+        return "1", "1"
     if option.name == "api-key":
         return '["key-a", "key,b"]', ("key-a", "key,b")
     if option.name == "allowed-origins":
@@ -278,7 +287,10 @@ def test_json_options_by_dotted_keys() -> None:
         (["--port.a", "1"], "unknown option --port.a"),
         (["--compilation-config.mode", "3"], "compiles nothing"),
         (["-cc.cudagraph_mode=FULL"], "compiles nothing"),
-        (["--structured-outputs-config.backend", "xgrammar"], "structured outputs are not in this version"),
+        (["--structured-outputs-config.backend", "xgrammar"], 'backend must be "auto" or "guidance"'),
+        (["--structured-outputs-config.disable_any_whitespace", "1"], "must be true or false"),
+        (["--structured-outputs-config.reasoning_parser", "x"], "--reasoning-parser"),
+        (["--structured-outputs-config.colour", "red"], "nothing is called 'colour'"),
     ):
         with pytest.raises(ConfigError, match=match):
             resolve(cli.parse(wrong), {})
@@ -444,3 +456,67 @@ def test_help_is_quick_to_load_and_complete() -> None:
         subprocess.run([sys.executable, "-m", "vsrv", "sevre"], capture_output=True, timeout=30).returncode
         == 2
     )
+
+
+def test_values_that_ask_for_what_vsrv_does_anyway() -> None:
+    words = "MODEL --tokenizer-mode hf -asc 1 --distributed-executor-backend mp --config-format=hf --model-impl vllm"
+    assert cli.parse(words.split()) == {"model": "MODEL"}
+    for wrong in ("--tokenizer-mode slow", "-asc 2", "--distributed-executor-backend ray"):
+        with pytest.raises(ConfigError):
+            cli.parse(wrong.split())
+
+
+@pytest.mark.parametrize(("value", "right"), [("0", True), ("GPU-5a3c", True), ("MIG-5a3c/1/0", True), ("0,1", False), ("", False)])  # fmt: skip
+def test_one_gpu_by_number_or_uuid(value: str, right: bool) -> None:
+    if not right:
+        with pytest.raises(ConfigError, match="one GPU"):
+            resolve({"device-ids": value}, {})
+        return
+    environ: dict[str, str] = {"CUDA_VISIBLE_DEVICES": "7"}
+    choose_gpu(resolve({}, {}), environ)
+    assert environ == {"CUDA_VISIBLE_DEVICES": "7"}
+    choose_gpu(resolve({"device-ids": value}, {}), environ)
+    assert environ == {"CUDA_VISIBLE_DEVICES": value}
+
+
+def test_fingerprints(tmp_path: Path) -> None:
+    """vLLM 0.32 has the same four modes; its full form begins with the version."""
+    (tmp_path / "config.json").write_text("{}")
+
+    def made(**options: str) -> str | None:
+        return _fingerprint(
+            resolve({name.replace("_", "-"): value for name, value in options.items()}, {}), tmp_path
+        )
+
+    digest = made(fingerprint_mode="hash")
+    assert digest is not None and re.fullmatch("[0-9a-f]{12}", digest)
+    assert made() == f"vsrv-{vsrv.__version__}-{digest}" and made() == made(port="9")
+    assert made(fingerprint_mode="hash", dtype="float16") != digest, "settings that change answers count"
+    assert made(fingerprint_mode="none") is None
+    assert made(fingerprint_mode="custom", fingerprint_value="fp_1") == "fp_1"
+    for wrong in ({"fingerprint-mode": "custom"}, {"fingerprint-value": "x"}):
+        with pytest.raises(ConfigError, match="belong together"):
+            resolve(wrong, {})
+
+
+def test_another_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tokenizer\.json"):
+        resolve({"tokenizer": str(tmp_path)}, {})
+    (tmp_path / "tokenizer.json").write_text("{}")
+    config = resolve({"tokenizer": str(tmp_path)}, {})
+    assert config.text_folder(Path("model")) == tmp_path
+    assert config.engine(Path("model")).tokenizer == str(tmp_path)
+    assert resolve({}, {}).text_folder(Path("model")) == Path("model")
+
+
+def test_what_differs_from_the_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "v.toml"
+    file.write_text('max-model-len = "4K"\nport = 8000\n')
+    assert cli.main(["config", "--diff", "--config", str(file), "--api-key", "hush-hush"]) == 0
+    shown_lines = capsys.readouterr().out.splitlines()
+    table = tomllib.loads("\n".join(shown_lines))
+    assert table == {"config": str(file), "api-key": MASK, "max-model-len": 4096}, "8000 is the default"
+    line = next(line for line in shown_lines if line.startswith("max-model-len"))
+    assert line.endswith(f"# file {file}; default not set")
+    assert cli.main(["config", "--diff"]) == 0
+    assert tomllib.loads(capsys.readouterr().out) == {}

@@ -14,6 +14,7 @@ from vsrv import cli, docs
 from vsrv.commands import Command
 from vsrv.config import resolve
 from vsrv.docs.completion import SHELLS, completion
+from vsrv.docs.entries import sections
 from vsrv.docs.mdoc import argument, paragraph
 from vsrv.options import CREDENTIALS, OPTIONS
 from vsrv.options_vllm import FOREIGN
@@ -104,6 +105,28 @@ def test_mdoc_text_is_never_a_macro() -> None:
     assert paragraph(".hidden \\x 'q'") == ["\\&.hidden \\ex \\(aqq\\(aq."]
     assert argument('Ar "x"') == '"\\&Ar \\(dqx\\(dq"'
     assert argument("--a") == "\\&\\-\\-a"
+
+
+def test_the_readme_names_no_flag_that_is_not_there() -> None:
+    """In running text, and in the lines that run vsrv; the columns for other servers name theirs."""
+    own = (
+        {f"--{o.name}" for o in OPTIONS}
+        | {f"--no-{o.name}" for o in OPTIONS}
+        | {f"--{name}" for name in FOREIGN}
+    )
+    for section in sections(cli.COMMANDS):
+        own |= {name for flag in section.flags for name in flag.names}
+    own |= {"--help", "--flag", "--cubins", "--check"}
+    text = (ROOT / "README.md").read_text()
+    start, end = text.index("## Coming from llama.cpp"), text.index("## Running it for others")
+    rows = [line.split("|")[-2] for line in text[start:end].splitlines() if line.startswith("|")]
+    text = text[:start] + "\n".join(rows) + text[end:]
+    named = set(re.findall(r"`(--[a-z][a-z0-9-]+)", text))
+    for line in re.findall(
+        r"^.*\bvsrv(?:\.pyz)? (?:serve|check|keys|cert|bench|config)\b(.*)$", text, re.MULTILINE
+    ):
+        named |= set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", line.partition("  #")[0]))
+    assert len(named) > 40 and named <= own, named - own
 
 
 # completions: asked of the shells themselves

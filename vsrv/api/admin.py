@@ -44,7 +44,16 @@ class Admin:
             Route(("GET",), "/load", AuthClass.PROBE, self._load),
             Route(("GET",), "/version", AuthClass.PUBLIC, self._version),
             *(() if self._options.metrics_on_own_port else (self.scrape,)),
-            Route(("GET",), "/openapi.json", AuthClass.INFERENCE, self._openapi),
+            *(
+                (Route(("GET",), "/openapi.json", AuthClass.INFERENCE, self._openapi),)
+                if self._options.has_openapi
+                else ()
+            ),
+            *(
+                (Route(("GET",), "/tokenizer_info", AuthClass.INFERENCE, self._tokenizer_info),)
+                if self._options.tokenizer_info is not None
+                else ()
+            ),
             Route(("GET",), "/v1/models", AuthClass.INFERENCE, self._models),
             Route(("GET",), "/v1/models/{model:path}", AuthClass.INFERENCE, self._model),
             Route(("POST",), "/tokenize", AuthClass.INFERENCE, self._tokenize),
@@ -120,6 +129,9 @@ class Admin:
             "token_strs": prepared.prompt_texts or None,
         }
         return json_response(answer)
+
+    async def _tokenizer_info(self, request: Request, placeholders: dict[str, str]) -> Response:
+        return json_response(self._options.tokenizer_info)
 
     async def _detokenize(self, request: Request, placeholders: dict[str, str]) -> Response:
         self._intake.require_ready()

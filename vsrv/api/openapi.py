@@ -54,6 +54,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "/openapi.json": Operation("this document", "Document"),
     "/v1/models": Operation("the served names", "ModelList"),
     "/v1/models/{model:path}": Operation("one served name", "Model"),
+    "/tokenizer_info": Operation("tokenizer_config.json and the chat template", "TokenizerInfo"),
     "/tokenize": Operation("text or messages → token ids", "Tokens", "tokenize"),
     "/detokenize": Operation("token ids → text", "Text", "detokenize"),
     "/v1/chat/completions": Operation(

@@ -103,6 +103,7 @@ ANSWERS: Mapping[str, Any] = {
     "Tokens": _object(
         count=_INTEGER, max_model_len=_INTEGER, tokens=_list(_INTEGER), token_strs=_or_null(_list(_STRING))
     ),
+    "TokenizerInfo": _object({"chat_template": _STRING}, tokenizer_class=_STRING),
     "Text": _object(prompt=_STRING),
     "TokenCount": _object(input_tokens=_INTEGER),
     "Message": _object(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from vsrv.api.admission import Admission
 from vsrv.api.auth import Keys
@@ -35,7 +36,9 @@ class ApiOptions:
     metrics_on_own_port: bool = False
     request_timeout_s: float = 0.0  # 0 = none
     logged_prompt_characters: int = 0  # prompts are logged only where somebody asked for it
-    fingerprint: str = ""
+    fingerprint: str | None = ""
+    has_openapi: bool = True
+    tokenizer_info: Mapping[str, Any] | None = None  # None: not to be told
     created: int = 0
     root_path: str = ""  # a proxy's prefix, told in /openapi.json
 

@@ -24,10 +24,10 @@ class AnswerIds:
     id: str
     created: int
     model: str
-    fingerprint: str
+    fingerprint: str | None
 
     @classmethod
-    def make(cls, prefix: str, request_id: str, model: str, fingerprint: str) -> AnswerIds:
+    def make(cls, prefix: str, request_id: str, model: str, fingerprint: str | None) -> AnswerIds:
         return cls(f"{prefix}{request_id}", int(time.time()), model, fingerprint)
 
 

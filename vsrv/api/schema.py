@@ -61,6 +61,8 @@ class ModelFacts:
     tool_parser: str = ""  # a name of text.tools, "none", or "" for what the template is made for
     reasoning_parser: str = ""  # a name of text.reasoning, likewise
     hide_unused_tools: bool = False  # from the template, where tool_choice is none
+    compact_json: bool = False  # in every structured output
+    closed_objects: bool = False  # likewise: no properties but those that a schema lists
 
     # numbers that rows of api/request_fields.py name
 

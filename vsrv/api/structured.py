@@ -7,7 +7,7 @@ be honoured to the letter is a 400 that names the field. Compiling belongs into 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vsrv.api.fields import Field, Fields, invalid, parse_object, table
@@ -71,6 +71,8 @@ def grammar_of(fields: Fields, checker: GrammarChecker | None) -> str:
 
 def compiled(constraint: Constraint, checker: GrammarChecker) -> str:
     """A constraint's grammar, checked. Raises UserError 400 `invalid_grammar` or `unsupported_schema`."""
+    style = JsonStyle(True) if checker.compact else constraint.style
+    constraint = replace(constraint, style=style, closed=constraint.closed or checker.closed)
     try:
         grammar = _BUILDERS[constraint.kind](constraint, checker)
         checker.check(grammar)

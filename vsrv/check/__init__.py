@@ -5,37 +5,42 @@ Every check goes on after another has failed, so that one run shows all that is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 
 from vsrv.check import surroundings
 from vsrv.check.finding import Finding, Report, as_json, as_text, failed
-from vsrv.config import ServeConfig, differing
+from vsrv.config import ServeConfig, conflicts
+from vsrv.config_text import differing
 from vsrv.errors import ConfigError
+from vsrv.serve import choose_gpu
 
 EXIT_CONFIG = 78
 
 
-def run(resolved: Callable[[], ServeConfig], wants_json: bool) -> int:
-    """Print the report of the configuration that `resolved` makes (or raises ConfigError for); returns 0 or 78."""
-    report = check(resolved)
+def run(combined: Callable[[], ServeConfig], wants_json: bool) -> int:
+    """Print the report of the configuration that `combined` makes (`config.combine`; it may raise ConfigError); returns 0 or 78."""
+    report = check(combined)
     print(as_json(report) if wants_json else as_text(report))
     return EXIT_CONFIG if report.num_errors else 0
 
 
-def check(resolved: Callable[[], ServeConfig]) -> Report:
+def check(combined: Callable[[], ServeConfig]) -> Report:
     """All findings about a configuration."""
     try:
-        config = resolved()
+        config = combined()
     except ConfigError as error:
         return Report((failed("settings", error),))
     settings = differing(config)
+    choose_gpu(config, os.environ)
     found = [
         Finding(
             "settings", "ok", f"{len(settings)} differ from the defaults; `vsrv config --diff` shows them"
         )
     ]
     found += [Finding("settings", "warning", warning) for warning in config.warnings]
+    found += [failed("settings", conflict) for conflict in conflicts(config)]
     for look in (surroundings.keys, surroundings.certificate, surroundings.addresses, surroundings.limits):
         found += look(config)
     try:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsrv import hub, models
+from vsrv.api.schema import ModelFacts
 from vsrv.check.finding import Finding, failed
 from vsrv.config import EngineConfig, ServeConfig
 from vsrv.errors import ConfigError
 from vsrv.models.spec import ModelSpec
 from vsrv.models.verify import verify_decoder
+from vsrv.prepare_worker import build_preparer
 from vsrv.serve import hub_options, model_facts
-from vsrv.text.template import ChatTemplate, load_template_source, tokenizer_config
+from vsrv.text.template import load_template_source
 from vsrv.text.tokenizer import Tokenizer
 
 
@@ -80,29 +82,18 @@ def _weights(engine: EngineConfig, folder: Path, spec: ModelSpec) -> list[Findin
 def _texts(config: ServeConfig, folder: Path, spec: ModelSpec) -> list[Finding]:
     """Tokenizer, template and sampling defaults."""
     try:
-        tokenizer = Tokenizer(folder)
+        tokenizer = Tokenizer(config.text_folder(folder))
     except ConfigError as error:
         return [failed("tokenizer", error)]
     found = [Finding("tokenizer", "ok", f"{tokenizer.vocab_size:,} tokens")]
     if tokenizer.vocab_size > spec.vocab_size:
         message = f"{tokenizer.vocab_size:,} tokens, the model has {spec.vocab_size:,}: this is the tokenizer of another model"
         found = [Finding("tokenizer", "warning", message)]
-    return [*found, _template(config, folder), *_sampling(config, folder, tokenizer, spec)]
+    return [*found, *_requests(config, folder, tokenizer, spec)]
 
 
-def _template(config: ServeConfig, folder: Path) -> Finding:
-    try:
-        source = load_template_source(folder, config.get("chat-template"))
-        if source is None:
-            message = "none: /v1/chat/completions will refuse every request"
-            return Finding("template", "warning", message, "--chat-template FILE")
-        ChatTemplate(source, tokenizer_config(folder))
-    except ConfigError as error:
-        return failed("template", error, "--chat-template FILE")
-    return Finding("template", "ok", f"{len(source):,} characters")
-
-
-def _sampling(config: ServeConfig, folder: Path, tokenizer: Tokenizer, spec: ModelSpec) -> list[Finding]:
+def _requests(config: ServeConfig, folder: Path, tokenizer: Tokenizer, spec: ModelSpec) -> list[Finding]:
+    """What requests are checked against and prepared with: names, sampling defaults, chat template, formats of tool calls."""
     warnings: list[str] = []
     length = config.get("max-model-len") or spec.max_position_embeddings
     try:
@@ -110,4 +101,17 @@ def _sampling(config: ServeConfig, folder: Path, tokenizer: Tokenizer, spec: Mod
     except ConfigError as error:
         return [failed("sampling", error, "--generation-config vllm")]
     found = [Finding("sampling", "warning", warning) for warning in warnings]
-    return [*found, Finding("names", "ok", f"served as {', '.join(facts.served_names)}")]
+    found += [Finding("names", "ok", f"served as {', '.join(facts.served_names)}")]
+    return [*found, _template(config, config.text_folder(folder), facts, tokenizer)]
+
+
+def _template(config: ServeConfig, text_folder: Path, facts: ModelFacts, tokenizer: Tokenizer) -> Finding:
+    try:
+        source = load_template_source(text_folder, config.get("chat-template"))
+        build_preparer(text_folder, config.get("chat-template"), facts, tokenizer)
+    except ConfigError as error:
+        return failed("template", error, "--chat-template FILE")
+    if source is None:
+        message = "none: /v1/chat/completions will refuse every request"
+        return Finding("template", "warning", message, "--chat-template FILE")
+    return Finding("template", "ok", f"{len(source):,} characters")

@@ -64,6 +64,8 @@ def _key_file(path: str, records: tuple[KeyRecord, ...]) -> Finding:
 
 def certificate(config: ServeConfig) -> list[Finding]:
     """Whether TLS would come up, for which names and for how long."""
+    if bool(config.get("ssl-certfile")) != bool(config.get("ssl-keyfile")):
+        return []  # half a pair: the settings' own check has said so
     if not config.get("ssl-certfile"):
         if config.get("uds") or is_loopback(config.get("host")):
             return [Finding("TLS", "ok", "off")]
@@ -129,6 +131,9 @@ def _port(host: str, port: int, option: str) -> Finding:
     fix = f"{option} {other}" if other else f"{option} N"
     if problem.errno == errno.EADDRINUSE:
         holder = _holder(port)
+        if holder.startswith("process 1 "):
+            message = f"{host} port {port} is held by systemd: right for a service behind a socket unit, which does not bind it itself"
+            return Finding("address", "warning", message)
         return Finding(
             "address", "error", f"{host} port {port} is in use{f' by {holder}' if holder else ''}", fix
         )

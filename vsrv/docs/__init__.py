@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vsrv.commands import Command
+from vsrv.docs import units
 from vsrv.docs.pages import vsrv_1, vsrv_keys_1, vsrv_toml_5
 from vsrv.docs.reference import example_toml, reference_md
 from vsrv.errors import ConfigError
@@ -20,6 +21,10 @@ DOCUMENTS: Mapping[str, Maker] = {
     "man/vsrv-keys.1": vsrv_keys_1,
     "man/vsrv.toml.5": vsrv_toml_5,
     "systemd/example.toml": example_toml,
+    "systemd/vsrv@.service": units.service,
+    "systemd/vsrv@.socket": units.socket_unit,
+    "systemd/cpu.conf": units.cpu_drop_in,
+    "systemd/gpu.conf": units.gpu_drop_in,
 }
 # what `vsrv docs NAME` prints
 NAMES: Mapping[str, Maker] = {Path(path).name: make for path, make in DOCUMENTS.items()} | {

@@ -26,7 +26,7 @@ _EXIT_STATUSES = (
     ("1", "The engine could not be kept alive, or a measurement or a batch had failures."),
     ("2", "There is no such command."),
     ("78", "The configuration is wrong; the message names the option that mends it."),
-    ("130", "Interrupted from the keyboard."),
+    ("130, 141", "Interrupted from the keyboard, or nobody reads the output any more."),
 )
 _SIGNALS = (
     (

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from vsrv.commands import Command
-from vsrv.config import toml_text
+from vsrv.config_text import toml_text
 from vsrv.docs.entries import default_text, foreign_reasons, groups, refused, type_text
 from vsrv.options import Option
 

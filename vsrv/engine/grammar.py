@@ -25,9 +25,13 @@ from numpy.typing import NDArray
 from vsrv.engine.sequence import Sequence
 from vsrv.messages import GRAMMAR_LIMITS, FinishReason
 
-_MAX_CACHED = 64  # compiled grammars, the least recently used goes first
+_MAX_CACHED = 32  # compiled grammars, the least recently used goes first
+_MAX_SHARED_TOKENS = (
+    8192  # followed by copies of one: their lexer states add up, to 30 MB and to its limit in bad cases
+)
 _COMPILERS = 2  # threads: a costly grammar is not everybody's wait
 _MAX_MASK_THREADS = 8
+_TOO_COMPLEX = "the grammar takes too much work at this point of the output"
 _CONFLICT = "no token is left that the grammar and the other parameters of the request both allow"
 
 
@@ -48,6 +52,14 @@ class Compiled:
     failure: GrammarFailure | None
 
 
+@dataclass(slots=True)
+class Template:
+    """A compiled grammar in its first state, and how many tokens its copies have followed."""
+
+    matcher: Any
+    tokens: int = 0
+
+
 class Grammars:
     """Owned by the engine thread, apart from `_compiled`, which threads run. One for each model."""
 
@@ -56,7 +68,7 @@ class Grammars:
         self._limits = llguidance.LLParserLimits(**GRAMMAR_LIMITS)
         self._threads = ThreadPoolExecutor(_COMPILERS, "grammar")
         self._waiting: OrderedDict[str, tuple[Future[Any], list[Sequence]]] = OrderedDict()
-        self._cache: OrderedDict[str, Any] = OrderedDict()
+        self._cache: OrderedDict[str, Template] = OrderedDict()
         self._filler = llguidance.LLExecutor(max(1, min(_MAX_MASK_THREADS, (os.cpu_count() or 2) - 1)))
         self._words = (vocab_size + 31) // 32
         self.num_compiled = 0
@@ -73,7 +85,7 @@ class Grammars:
             future: Future[Any]
             if text in self._cache:
                 future = Future()
-                future.set_result(self._cache[text])
+                future.set_result(self._cache[text].matcher)
             else:
                 future = self._threads.submit(self._compiled, text)
             self._waiting[text] = (future, [])
@@ -104,7 +116,7 @@ class Grammars:
     def _keep(self, text: str, template: Any) -> None:
         if text not in self._cache:
             self.num_compiled += 1
-            self._cache[text] = template
+            self._cache[text] = Template(template)
         self._cache.move_to_end(text)
         while len(self._cache) > _MAX_CACHED:
             self._cache.popitem(last=False)
@@ -113,12 +125,21 @@ class Grammars:
         """On a thread: the matcher in its first state, with the first mask computed, since that is the slowest. Raises GrammarFailure."""
         if self._tokenizer is None:
             raise GrammarFailure("invalid_grammar", "this model's tokenizer cannot be used with grammars")
-        matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=self._limits)
+        matcher = self._fresh(text)
         if not matcher.is_error():
             matcher.compute_bitmask()
         if matcher.is_error():
             raise GrammarFailure("invalid_grammar", "the grammar cannot be compiled")
         return matcher
+
+    def _fresh(self, text: str) -> Any:
+        return llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=self._limits)
+
+    def _renew(self, sequence: Sequence) -> None:
+        """A matcher that fails may owe it to what the others of its template have met: one of its own follows the same tokens."""
+        self._cache.pop(sequence.params.grammar, None)
+        sequence.matcher = self._fresh(sequence.params.grammar)
+        sequence.matcher.consume_tokens(sequence.output_token_ids)
 
     def masks(self, rows: Items[Sequence]) -> torch.Tensor | None:
         """What each row of a step may sample: int32 [R, ceil(V / 32)], bit i % 32 of word i // 32 for token i; None if all are free."""
@@ -132,8 +153,12 @@ class Grammars:
         masks = np.full((len(rows), self._words), 0xFFFFFFFF, np.uint32)
         self._filler.unsafe_compute_mask_ptr(constrained, masks.ctypes.data, self._words * 4, len(rows))
         for matcher, row in constrained:
-            if matcher.is_accepting():
-                _let_end(masks[row], self._tokenizer.eos_token, rows[row].stop_ids)
+            sequence, mask = rows[row], masks[row]
+            if matcher.is_error():
+                self._renew(sequence)
+                sequence.matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+            if sequence.matcher.is_accepting():
+                _let_end(mask, self._tokenizer.eos_token, sequence.stop_ids)
         return torch.from_numpy(masks.view(np.int32))
 
     def accept(self, sequence: Sequence, token: int) -> bool:
@@ -142,16 +167,29 @@ class Grammars:
         A row in which every token was masked gives a token all the same, so what is read back is checked against all that could mask it.
         """
         matcher = sequence.matcher
-        if not matcher.is_error() and not sequence.is_banned(token):
-            if token in sequence.stop_ids and (matcher.is_accepting() or matcher.validate_tokens([token])):
-                return True
-            if matcher.try_consume_tokens([token]):
-                return bool(matcher.is_stopped())
-        if matcher.is_error():
-            raise GrammarFailure(
-                "grammar_too_complex", "the grammar takes too much work at this point of the output"
-            )
-        raise GrammarFailure("grammar_conflict", _CONFLICT)
+        if matcher.is_error():  # `masks` has tried a new one already
+            raise GrammarFailure("grammar_too_complex", _TOO_COMPLEX)
+        if sequence.is_banned(token):
+            raise GrammarFailure("grammar_conflict", _CONFLICT)
+        if token in sequence.stop_ids and (matcher.is_accepting() or matcher.validate_tokens([token])):
+            return True
+        if not matcher.try_consume_tokens([token]):
+            refused = not matcher.is_error()
+            self._renew(sequence)
+            if sequence.matcher.is_error():
+                code, message = (
+                    ("grammar_conflict", _CONFLICT) if refused else ("grammar_too_complex", _TOO_COMPLEX)
+                )
+                raise GrammarFailure(code, message)
+        self._count(sequence.params.grammar)
+        return bool(sequence.matcher.is_stopped())
+
+    def _count(self, text: str) -> None:
+        template = self._cache.get(text)
+        if template is not None:
+            template.tokens += 1
+            if template.tokens >= _MAX_SHARED_TOKENS:
+                del self._cache[text]
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

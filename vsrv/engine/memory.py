@@ -108,6 +108,11 @@ def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: CacheFacts, dtyp
             f"--block-size {config.block_size}: the {kernels.name} kernels have blocks of {block_size} tokens",
             f"--block-size {block_size}",
         )
+    if config.kv_cache_dtype not in ("auto", dtype):
+        raise ConfigError(
+            f"--kv-cache-dtype {config.kv_cache_dtype}: the KV cache has the weights' type, here {dtype}; change --dtype",
+            f"--kv-cache-dtype {dtype}",
+        )
     k_bytes, v_bytes = kernels.kv_block_bytes(spec.num_kv_heads, spec.head_dim, dtype)
     block_bytes = (k_bytes + v_bytes) * spec.num_layers
     weight_bytes = spec.num_parameters * _DTYPE_BYTES[dtype]

@@ -200,7 +200,7 @@ def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
             front.send(Loading("weights", fraction, f"{spec.num_parameters / 1e6:,.0f} million parameters"))
 
     with ThreadPoolExecutor(1) as beside:  # a large vocabulary takes a second
-        building = beside.submit(Grammars, folder, spec.vocab_size)
+        building = beside.submit(Grammars, Path(config.tokenizer or config.model), spec.vocab_size)
         model = models.load_model(folder, spec, ops, options, progress)
         grammars = building.result()
     front.send(Loading("cache"))

@@ -181,10 +181,16 @@ def limits() -> llguidance.LLParserLimits:
 
 
 class GrammarChecker:
-    """Compiles grammars for one model, to find out whether they can be. Owned by one thread of a process that can be killed."""
+    """Compiles grammars for one model, to find out whether they can be. Owned by one thread of a process that can be killed.
 
-    def __init__(self, folder: Path, special: Mapping[str, int]) -> None:
+    compact, closed: the server's own wishes for JSON, whatever a request says: no whitespace, no properties that a schema does not list.
+    """
+
+    def __init__(
+        self, folder: Path, special: Mapping[str, int], compact: bool = False, closed: bool = False
+    ) -> None:
         self.special = special  # tokens, by their names
+        self.compact, self.closed = compact, closed
         self._file = folder / "tokenizer.json"
         self._tokenizer: llguidance.LLTokenizer | None = None  # 100 MB and a second for a large vocabulary
         self._passed: OrderedDict[bytes, None] = OrderedDict()  # hashes of grammars

@@ -81,6 +81,14 @@ def tokenizer_config(folder: Path) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
+def tokenizer_info(folder: Path, chat_template: str | None) -> dict[str, Any]:
+    """What vLLM's /tokenizer_info tells: tokenizer_config.json, with the template that is in force. Raises ConfigError."""
+    config = tokenizer_config(folder)
+    source = load_template_source(folder, chat_template)
+    known = {"tokenizer_class": config.get("tokenizer_class") or "PreTrainedTokenizerFast"}
+    return config | known | ({} if source is None else {"chat_template": source})
+
+
 def special_token_text(config: Mapping[str, Any], name: str) -> str | None:
     """bos_token and friends are a string or an object with `content`."""
     value = config.get(name)
