@@ -29,6 +29,7 @@ import json
 import marshal
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -457,6 +458,9 @@ def write_lock(arguments: argparse.Namespace) -> None:
 
 def write_wheel(arguments: argparse.Namespace) -> None:
     """dist/vsrv-VERSION-py3-none-any.whl; its bytes depend on the umask and the time unless both are fixed."""
+    shutil.rmtree(
+        ROOT / "build" / "lib", ignore_errors=True
+    )  # setuptools would take modules along that are long gone
     folder = (arguments.output or ROOT / "dist" / "x").parent
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     with environment(SOURCE_DATE_EPOCH=str(commit_time())):

@@ -1,19 +1,17 @@
 """How a vsrv process starts: its private cache folder, sources and data from checkout, site-packages or archive, its children.
 
-Floor 0: standard library only; imported by `__main__` before anything else, so it must stay quick to load.
+Floor 0: standard library only; imported by `__main__` before anything else, so it must stay quick to load:
+what only an unpacking needs is imported there (hashlib, shutil and tempfile take as long as all the rest).
 Facts behind the choices (zipimport keeps offsets, numba caches next to the source): see CONTRIBUTING.md, "the archive".
 """
 
 from __future__ import annotations
 
 import faulthandler
-import hashlib
 import os
-import shutil
 import signal
 import stat
 import sys
-import tempfile
 from pathlib import Path
 
 from vsrv import archive
@@ -90,6 +88,8 @@ def _cache_candidates() -> list[Path]:
         candidates.append(Path(home) / ".cache" / "vsrv")
     if environ.get("XDG_RUNTIME_DIR"):
         candidates.append(Path(environ["XDG_RUNTIME_DIR"]) / "vsrv")
+    import tempfile
+
     candidates.append(Path(tempfile.gettempdir()) / f"vsrv-{os.geteuid()}")
     return candidates
 
@@ -125,6 +125,8 @@ def private_copy(folder: str) -> Path:
     a kernel is compiled from several. Therefore such sources are always taken from a copy below `cache_dir()`, named after a hash
     of names, contents and the Python version, so that another text never meets an old cache.
     """
+    import hashlib
+
     files = _sources(folder)
     digest = hashlib.sha256(sys.version.encode())
     for name, data in files:
@@ -150,6 +152,8 @@ def unpack_package_folder(folder: str) -> Path:
     """
     if archive.path() is None:
         return Path(__file__).parent / folder
+    import hashlib
+
     files = [(n.removeprefix("vsrv/"), data) for n, data in archive.members(f"vsrv/{folder}/")]
     digest = hashlib.sha256()
     for name, data in files:
@@ -173,6 +177,9 @@ def package_data(name: str) -> bytes | None:
 
 def _unpacked(files: list[tuple[str, bytes]], name: str) -> Path:
     """Write `files` below the cache folder `name` once, atomically: two starts at the same time both succeed."""
+    import shutil
+    import tempfile
+
     target = cache_dir() / name
     if target.is_dir():
         return _private_dir(target)

@@ -107,6 +107,11 @@ def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
         )
 
 
+def asks_for_certificates(config: ServeConfig) -> bool:
+    """Whether clients are asked for a certificate that can be verified."""
+    return bool(config.get("ssl-certfile") and config.get("ssl-ca-certs") and config.get("ssl-cert-reqs"))
+
+
 def _has_keys(config: ServeConfig) -> bool:
     return bool(config.get("api-key") or config.get("api-key-file"))
 
@@ -701,7 +706,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             ),
         )
         app.watch_keys()
-        if parts.keys.knows_certificates and not (get("ssl-ca-certs") and get("ssl-cert-reqs")):
+        if parts.keys.knows_certificates and not asks_for_certificates(config):
             log.event(
                 "warning",
                 f"{key_file} names client certificates, which nobody is asked for: "

@@ -1,6 +1,6 @@
 """What one tenant's flood does to another's time to first token, measured against a real server on loopback.
 
-    python tests/bench/fairness.py [--rounds 3] [--seconds 20] [--rate 0.5] [--factor 100]
+    python tests/bench/fairness.py [--rounds 3] [--seconds 20] [--rate 0.5] [--factor 100] [--prompt-tokens 64]
 
 Three phases in turn, `rounds` times, each with a victim that sends at `rate` a second (Poisson, streamed, greedy):
   quiet       a neighbour sends at the victim's own rate
@@ -56,10 +56,12 @@ class Phase:
         return times[min(len(times) - 1, int(0.95 * len(times)))]
 
 
-async def ask(port: int, key: str, seed: int, prompts: int) -> tuple[int, float | None]:
+async def ask(
+    port: int, key: str, seed: int, prompts: int, tokens: int = PROMPT_TOKENS
+) -> tuple[int, float | None]:
     """One streamed completion of so many prompts → (status, seconds to the first token or None)."""
     chance = random.Random(seed)
-    ids = [[chance.randrange(300, 600) for _ in range(PROMPT_TOKENS)] for _ in range(prompts)]
+    ids = [[chance.randrange(300, 600) for _ in range(tokens)] for _ in range(prompts)]
     body = {"prompt": ids, "max_tokens": OUTPUT_TOKENS, "ignore_eos": True, "stream": True}
     data = json.dumps({**body, "temperature": 1.0, "seed": seed}).encode()
     began = time.monotonic()
@@ -78,15 +80,19 @@ async def ask(port: int, key: str, seed: int, prompts: int) -> tuple[int, float 
 
 
 async def send(
-    port: int, key: str, rate: float, until: float, phase: Phase, prompts: int, is_victim: bool
+    port: int, key: str, rate: float, until: float, phase: Phase, prompts: int, tokens: int | None
 ) -> None:
-    """Open loop: the next request is sent when its time has come, whether or not the ones before are answered."""
+    """Open loop: the next request is sent when its time has come, whether or not the ones before are answered.
+
+    `tokens` is the length of the neighbour's prompts, None for the victim.
+    """
+    is_victim = tokens is None
     chance = random.Random(f"{key} {rate} {len(phase.ttft_s)}")
     tasks: set[asyncio.Task[None]] = set()
 
     async def one(seed: int) -> None:
         try:
-            status, ttft_s = await ask(port, key, seed, prompts)
+            status, ttft_s = await ask(port, key, seed, prompts, tokens or PROMPT_TOKENS)
         except (OSError, IndexError, asyncio.IncompleteReadError):
             status, ttft_s = 0, None
         if not is_victim:
@@ -118,8 +124,8 @@ async def measure(port: int, options: argparse.Namespace) -> list[Phase]:
         for name, neighbours_rate, prompts in kinds:
             phase, until = phases[name], time.monotonic() + options.seconds
             await asyncio.gather(
-                send(port, "key-of-victim", rate, until, phase, 1, True),
-                send(port, "key-of-neighbour", neighbours_rate, until, phase, prompts, False),
+                send(port, "key-of-victim", rate, until, phase, 1, None),
+                send(port, "key-of-neighbour", neighbours_rate, until, phase, prompts, options.prompt_tokens),
             )
             await asyncio.sleep(1)
     for phase in phases.values():
@@ -180,6 +186,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a phase")
     parser.add_argument("--rate", type=float, default=0.5, help="victim's requests a second")
     parser.add_argument("--factor", type=int, default=100, help="how much more the neighbour asks for")
+    parser.add_argument(
+        "--prompt-tokens", type=int, default=PROMPT_TOKENS, help="length of the neighbour's prompts"
+    )
     options = parser.parse_args()
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -163,7 +163,17 @@ def test_a_batch_with_a_server_of_its_own(tmp_path: Path) -> None:
         "body": {"prompt": "x", "max_tokens": 3},
     }
     given.write_text(json.dumps(row) + "\n")
-    words = ["run-batch", "-i", str(given), "-o", str(out), "--max-num-seqs", "2", "--api-key", "k"]
+    words = [
+        "run-batch",
+        "-i",
+        str(given),
+        "-o",
+        str(out),
+        "--max-num-seqs",
+        "2",
+        "--api-key",
+        "key-of-the-batch",
+    ]
     done = subprocess.run([*VSRV, *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(out.read_text())["response"]["status_code"] == 200

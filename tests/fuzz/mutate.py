@@ -84,6 +84,10 @@ class Faults(ast.NodeTransformer):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
             node.decorator_list = [d for d in node.decorator_list if isinstance(d, ast.Name)]
+        elif isinstance(node, ast.ClassDef):
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Call):
+                    decorator.keywords = []  # frozen and slots are for the reader
         elif isinstance(node, ast.arg):
             node.annotation = None
         elif isinstance(node, ast.AnnAssign):

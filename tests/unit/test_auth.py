@@ -297,7 +297,9 @@ def test_a_key_may_be_bound_to_a_certificate(tmp_path: Path) -> None:
     keys = certificate_keys(tmp_path, {"id": "b", "hash": hashed("key-b"), "client_cert": "CN=billing"})
     assert known_as(keys, "key-b", FRIEND) == "b"
     for certificate in (STRANGER, None):
-        assert known_as(keys, "key-b", certificate) == "client_certificate_required"
+        with pytest.raises(UserError) as error:
+            run(keys.identify(bearer("key-b"), INFERENCE, certificate))
+        assert (error.value.status, error.value.code) == (401, "client_certificate_required")
     assert known_as(keys, "", FRIEND) == "invalid_api_key", "half of what is needed"
 
 
@@ -311,3 +313,15 @@ def test_the_most_specific_entry_of_a_certificate_decides(tmp_path: Path) -> Non
     assert known_as(certificate_keys(tmp_path, old), "", FRIEND) == "expired_api_key"
     narrow = {"id": "n", "client_cert": "CN=billing", "scopes": ["metrics"]}
     assert known_as(certificate_keys(tmp_path, narrow), "", FRIEND) == "insufficient_scope"
+
+
+def test_who_has_to_show_a_key() -> None:
+    open_, closed = KeyPolicy(), KeyPolicy(metrics_need_key=True)
+    assert [Keys(k, b"s", policy=p).required_for_metrics for k in ((), ("key-1",)) for p in (open_, closed)] == [
+        False, False, False, True,
+    ]  # fmt: skip
+
+
+def test_whether_certificates_are_looked_for(tmp_path: Path) -> None:
+    assert not certificate_keys(tmp_path).knows_certificates
+    assert certificate_keys(tmp_path, {"id": "c", "client_cert": "CN=x"}).knows_certificates

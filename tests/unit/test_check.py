@@ -128,6 +128,14 @@ def test_key_files(tmp_path: Path) -> None:
         finding.level == "warning" and "2 active, 1 expired" in finding.message and "soon" in finding.message
     )
     assert finding.fix == f"vsrv keys rotate soon --api-key-file {path}"
+    path.write_text('[[keys]]\nid = "c"\nclient_cert = "CN=c"\n')
+    unasked = [f for f in report_of("--api-key-file", str(path)).findings if f.topic == "keys"]
+    assert [f.level for f in unasked] == ["ok", "warning"] and "--ssl-cert-reqs" in (unasked[1].fix or "")
+    made = certificates.make(certificates.CertificateWish(tmp_path / "c"))
+    tls = ["--ssl-certfile", str(made.certificate), "--ssl-keyfile", str(made.key)]
+    tls += ["--ssl-ca-certs", str(made.ca), "--ssl-cert-reqs", "1"]
+    asked = report_of("--api-key-file", str(path), *tls)
+    assert [f.level for f in asked.findings if f.topic == "keys"] == ["ok"]
     path.write_text("keys = 3\n")
     assert found(report_of("--api-key-file", str(path)), "keys").level == "error"
     assert found(report_of("--api-key-file", str(tmp_path / "none")), "keys").level == "error"

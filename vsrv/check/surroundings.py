@@ -15,7 +15,7 @@ from vsrv.config import ServeConfig, is_loopback
 from vsrv.errors import ConfigError
 from vsrv.keyfile import KeyRecord, read_key_file
 from vsrv.options import EXPIRY_WARN_DAYS
-from vsrv.serve import SPARE_FDS, tls_files
+from vsrv.serve import SPARE_FDS, asks_for_certificates, tls_files
 
 _MAX_PORTS_TRIED = 100
 
@@ -37,7 +37,12 @@ def keys(config: ServeConfig) -> list[Finding]:
     found = [Finding("keys", "ok", f"{len(given)} by --api-key")] if given else []
     if path:
         try:
-            found.append(_key_file(path, read_key_file(Path(path)).keys))
+            records = read_key_file(Path(path)).keys
+            found.append(_key_file(path, records))
+            named = [record.id for record in records if record.client_cert]
+            if named and not asks_for_certificates(config):
+                message = f"{path} names client certificates ({named[0]}), which nobody is asked for"
+                found.append(Finding("keys", "warning", message, "--ssl-ca-certs FILE --ssl-cert-reqs 1"))
         except ConfigError as error:
             found.append(failed("keys", error, "--api-key-file FILE"))
     return found

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from vsrv.client.http import ProtocolError, RequestFailed, Target, failure
+from vsrv.client.http import ProtocolError, Target, failure
 from vsrv.errors import ConfigError
 
 _MAX_LINE_BYTES = 32 << 20  # the server's limit of a body
@@ -164,26 +164,17 @@ def _good_id(line: bytes) -> str | None:
 
 def result_line(item: Item, status: int, body: Any, request_id: str) -> str:
     """A result in OpenAI's form: the server's answer, error bodies included."""
-    response = {"status_code": status, "request_id": request_id, "body": body}
-    table = {
-        "id": f"batch_req_{uuid.uuid4().hex}",
-        "custom_id": item.custom_id,
-        "response": response,
-        "error": None,
-    }
-    return json.dumps(table, ensure_ascii=False) + "\n"
+    return _line(item, {"status_code": status, "request_id": request_id, "body": body}, None)
 
 
 def error_line(item: Item, code: str, message: str) -> str:
     """A result without an answer."""
-    error = {"code": code, "message": message}
-    table = {
-        "id": f"batch_req_{uuid.uuid4().hex}",
-        "custom_id": item.custom_id,
-        "response": None,
-        "error": error,
-    }
-    return json.dumps(table, ensure_ascii=False) + "\n"
+    return _line(item, None, {"code": code, "message": message})
+
+
+def _line(item: Item, response: dict[str, Any] | None, error: dict[str, str] | None) -> str:
+    table = {"id": f"batch_req_{uuid.uuid4().hex}", "custom_id": item.custom_id}
+    return json.dumps({**table, "response": response, "error": error}, ensure_ascii=False) + "\n"
 
 
 def pause_s(tries: int, wanted_s: float | None, draw: Callable[[], float] = random.random) -> float:
@@ -316,19 +307,3 @@ def run(options: BatchOptions, target: Target) -> int:
         file=sys.stderr,
     )
     return 1 if counts.failed else 0
-
-
-__all__ = [
-    "BatchOptions",
-    "Counts",
-    "Item",
-    "RequestFailed",
-    "Runner",
-    "bar",
-    "checked",
-    "items",
-    "parsed",
-    "pause_s",
-    "resumed",
-    "run",
-]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vsrv.client.http import ProtocolError, RequestFailed
-from vsrv.client.session import Piece, Screen, Session
+from vsrv.client.session import Screen, Session
 from vsrv.errors import ConfigError
 
 _ROLES = ("system", "user", "assistant")
@@ -298,6 +298,3 @@ def run(session: Session, system: str, message: str) -> int:
     name = asyncio.run(session.chosen_model())
     print(f"{name} at {session.target.name}. /help lists commands.", file=sys.stderr)
     return chat.run()
-
-
-__all__ = ["Chat", "Conversation", "Piece", "loaded", "run", "saved"]

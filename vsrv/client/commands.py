@@ -45,8 +45,7 @@ def run_batch(given: argparse.Namespace, serve_arguments: Sequence[str]) -> int:
             target = Target.of(given_url(given.url), given_key(given.api_key), given.ca_file)
         else:
             batch.checked(options.input)  # before a model is loaded for it
-            key = ["--api-key", given.api_key] if given.api_key else []
-            target = stack.enter_context(instance([*serve_arguments, *key], given.api_key or ""))
+            target = stack.enter_context(instance(serve_arguments, given.api_key or ""))
         try:
             asyncio.run(target.models())
         except (RequestFailed, ProtocolError) as error:

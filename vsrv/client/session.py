@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from vsrv.client.http import ProtocolError, RequestFailed, Target, given_key, given_url, unreachable
+from vsrv.client.http import ProtocolError, Target, given_key, given_url, unreachable
 from vsrv.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -141,6 +141,3 @@ class Screen:
             self._out.write("\n")
         self._out.flush()
         self._dim, self._column_0 = False, True
-
-
-__all__ = ["Piece", "ProtocolError", "RequestFailed", "Screen", "Session"]

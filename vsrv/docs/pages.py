@@ -255,7 +255,16 @@ def vsrv_keys_1(commands: Sequence[Command]) -> str:
             "expires = 2027-01-01T00:00:00Z\n"
             "\n"
             "[keys.limits]\n"
-            "requests_per_minute = 600"
+            "requests_per_minute = 600\n"
+            "\n"
+            "[[keys]]\n"
+            'id = "billing"\n'
+            'client_cert = "CN=billing"  # also URI:, DNS:, email: or SHA256: of the certificate'
+        ),
+        *paragraph(
+            "An entry with client_cert and no hash lets the client certificate with that name in without a key, where `--ssl-ca-certs` and "
+            "`--ssl-cert-reqs` ask for certificates; with both, key and certificate are needed. A key that is sent decides before a certificate "
+            "does; only EMPTY counts as none."
         ),
         *paragraph(
             "Above a limit of a key or a tenant the answer is 429 with `Retry-After`. Every key of a tenant sees the prompts that others of it "

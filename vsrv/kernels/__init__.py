@@ -49,6 +49,10 @@ def load(device: str, num_threads: int) -> Kernels:
     folder = str(boot.private_copy("kernels/cpu"))
     if folder not in __path__:
         __path__.insert(0, folder)
+    import numba
+
+    # NUMBA_CACHE_DIR and a .numba_config.yaml in the current folder name places that nobody has checked, and what numba loads is code
+    numba.config.CACHE_DIR = numba.config.CACHE_LOCATOR_CLASSES = ""  # type: ignore[attr-defined]
     from vsrv.kernels.cpu.operations import cpu_kernels  # compiles at the first import, once for each build
 
     return cpu_kernels(num_threads)
