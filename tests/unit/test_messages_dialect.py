@@ -208,6 +208,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
     [
         ({"messages": None}, "invalid_value", "messages"),
         ({"messages": []}, "invalid_value", "messages"),
+        ({"messages": [{"role": "user", "content": []}]}, "invalid_value", "messages"),
         ({"max_tokens": None}, "invalid_value", "max_tokens"),
         ({"max_tokens": -1}, "invalid_value", "max_tokens"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0].role"),

@@ -89,6 +89,8 @@ def _prompt(fields: Fields, ignored: Ignored, style: Style) -> dict[str, Any]:
     for index, message in enumerate(messages):
         _message(message, f"messages[{index}]", conversation, ignored)
     chat: dict[str, Any] = {"model": fields["model"], "messages": conversation.finished()}
+    if not conversation.messages:
+        raise invalid("messages", "all of them are empty")
     if fields.has("chat_template_kwargs"):
         chat["chat_template_kwargs"] = fields["chat_template_kwargs"]
     last = conversation.messages[-1]

@@ -217,15 +217,24 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
         "summary": about.summary,
         "responses": _responses(route, about),
     }
-    if "{model" in route.pattern:
-        schema = {"enum": list(facts.served_names)}
-        operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
+    names = re.findall(r"\{(\w+)", route.pattern)
+    if names:
+        operation["parameters"] = [
+            {"name": n, "in": "path", "required": True, "schema": _place(n, facts)} for n in names
+        ]
     if about.request and method == "POST":
         content = {"application/json": {"schema": _reference(_request_name(about.request))}}
         operation["requestBody"] = {"required": True, "content": content}
     if access.metrics if route.auth is AuthClass.METRICS else access.inference and _guarded(route):
         operation["security"] = [{"bearer": []}, {"key": []}]
     return operation
+
+
+def _place(name: str, facts: ModelFacts) -> dict[str, Any]:
+    """Schema of a placeholder in a path."""
+    if name == "model":
+        return {"enum": list(facts.served_names)}
+    return {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 
 
 def _guarded(route: Route) -> bool:
