@@ -103,7 +103,7 @@ def request(data: bytes) -> None:
     for ids in prepared.prompts:
         assert all(0 <= token < 400 for token in ids)
     for limit in prepared.limits:
-        assert 0 <= limit <= 200  # 0 is for those who want the prompt's log probabilities alone
+        assert 0 <= limit <= 2000  # 0 is for those who want the prompt's log probabilities alone
 
 
 @cache

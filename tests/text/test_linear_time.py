@@ -13,7 +13,7 @@ import pytest
 
 from vsrv.api.fields import parse_object
 from vsrv.errors import UserError
-from vsrv.text.grammar import _EBNF, _IGNORED_OPTION
+from vsrv.text.grammar import _EBNF, _IGNORED_OPTION, _RULE
 from vsrv.text.stops import StopMatcher
 
 
@@ -83,7 +83,7 @@ def test_the_nesting_of_a_body_is_found_in_one_pass(name: str) -> None:
     assert read(400_000) < 10 * max(read(100_000), 1e-3)
 
 
-@pytest.mark.parametrize("pattern", [_EBNF, _IGNORED_OPTION], ids=["ebnf", "option"])
+@pytest.mark.parametrize("pattern", [_EBNF, _IGNORED_OPTION, _RULE], ids=["ebnf", "option", "rule"])
 @pytest.mark.parametrize("unit", ["\n", " ", "a", "a[", "a \n", "\t\n "], ids=repr)
 def test_the_kind_of_a_grammar_is_found_in_one_pass(pattern: object, unit: str) -> None:
     def search(size: int) -> float:

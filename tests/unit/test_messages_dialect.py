@@ -139,6 +139,17 @@ def test_tools_of_the_server_are_read_over() -> None:
     assert made.ignored == ("tools[0] (web_search_20250305)",)
 
 
+def test_a_deferred_tool_is_shown_when_it_has_been_found() -> None:
+    """The reference, tool search: deferred tools are loaded where a tool_reference names them."""
+    tools = [WEATHER, {**WEATHER, "name": "rare", "defer_loading": True}]
+    found = [{"type": "tool_reference", "tool_name": "rare"}]
+    result = {"type": "tool_result", "tool_use_id": "t", "content": found}
+    hello = {"role": "user", "content": "x"}
+    assert [t["function"]["name"] for t in chat(tools=tools)["tools"]] == ["get_weather"]
+    body = chat(tools=tools, messages=[hello, {"role": "user", "content": [result]}])
+    assert [t["function"]["name"] for t in body["tools"]] == ["get_weather", "rare"]
+
+
 @pytest.mark.parametrize(
     ("thinking", "variables", "budget"),
     [
@@ -191,6 +202,10 @@ def test_turns_of_one_role_are_combined_and_late_instructions_stay_in_place() ->
     ]
     plain = [(m["role"], [p["text"] for p in m["content"]]) for m in translated(body, PLAIN).chat["messages"]]
     assert plain == [("system", ["top", "first"]), ("user", ["a", "b", "late", "c"])]
+
+
+def test_a_message_without_content_is_an_empty_one() -> None:
+    assert chat(messages=[{"role": "user", "content": []}])["messages"] == [{"role": "user", "content": []}]
 
 
 def test_a_last_assistant_message_is_continued() -> None:

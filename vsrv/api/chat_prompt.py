@@ -49,9 +49,12 @@ class ChatPrompter:
         )
 
     @property
-    def thinks(self) -> bool:
-        """Whether the model's way to think is known."""
-        return bool(self._reasoning_form)
+    def keeps_budgets(self) -> bool:
+        """Whether the model's thinking is known, and can be held to a number of tokens."""
+        if not self._reasoning_form:
+            return False
+        form = reasoning.FORMATS[self._reasoning_form]
+        return {form.begins[0], form.ends[0]} <= self._tokenizer.marks.keys()
 
     def prompt(self, fields: Fields) -> ChatPrompt:
         """Raises UserError 400 naming the field."""

@@ -98,7 +98,7 @@ def _prompt(fields: Fields, ignored: Ignored, style: Style) -> dict[str, Any]:
         if last.get("tool_calls"):
             raise invalid("messages", "the last message calls tools, and their results are missing")
         chat |= {"continue_final_message": True, "add_generation_prompt": False}
-    return chat | _tools(fields, ignored) | _thinking(fields) | _output(fields)
+    return chat | _tools(fields, ignored, _discovered(messages)) | _thinking(fields) | _output(fields)
 
 
 def _message(message: Mapping[str, Any], where: str, conversation: Conversation, ignored: Ignored) -> None:
@@ -108,6 +108,8 @@ def _message(message: Mapping[str, Any], where: str, conversation: Conversation,
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if blocks is None:
         raise invalid(f"{where}.content", "is missing")
+    if blocks == []:
+        conversation.say(role, [])
     for index, block in enumerate(objects(blocks, f"{where}.content", MAX_ITEMS)):
         at, kind = f"{where}.content[{index}]", block.get("type")
         reader = _BLOCKS.get((role, kind)) if isinstance(kind, str) else None
@@ -187,8 +189,22 @@ _ALL_BLOCKS = {"text", "image", "document", "search_result", "tool_reference", "
 }
 
 
-def _tools(fields: Fields, ignored: Ignored) -> dict[str, Any]:
-    """Tools that the client runs. Those that Anthropic's servers run, or that only its models know, are read over."""
+def _discovered(messages: list[Mapping[str, Any]]) -> set[str]:
+    """Names of tools that a search of the client's has found: results of tools refer to them. Only read, not checked."""
+    blocks = [block for message in messages for block in _list(message.get("content"))]
+    inner = [part for block in blocks for part in _list(block.get("content"))]
+    return {str(part.get("tool_name")) for part in inner if part.get("type") == "tool_reference"}
+
+
+def _list(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _tools(fields: Fields, ignored: Ignored, discovered: set[str]) -> dict[str, Any]:
+    """Tools that the client runs. Those that Anthropic's servers run, or that only its models know, are read over.
+
+    One with `defer_loading` is for the model to find first: it stands in the prompt when a result refers to it.
+    """
     tools: list[dict[str, Any]] = []
     for index, tool in enumerate(objects(fields["tools"], "tools", MAX_TOOLS)):
         kind, at = tool.get("type"), f"tools[{index}]"
@@ -200,7 +216,8 @@ def _tools(fields: Fields, ignored: Ignored) -> dict[str, Any]:
             raise invalid(f"{at}.input_schema", "expected an object")
         function = {"name": text_of(tool, "name", at), "parameters": schema}
         function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
-        tools.append({"type": "function", "function": function})
+        if not Fields(tool).boolean("defer_loading", False) or function["name"] in discovered:
+            tools.append({"type": "function", "function": function})
     wanted = fields["tool_choice"] or {}
     if wanted and wanted.get("type") is None:
         raise invalid("tool_choice.type", "is missing")

@@ -108,7 +108,7 @@ class Preparer:
 
     def _by_chat(self, translator: Translator, fields: Fields, style: Style) -> Prepared:
         translated = translator.to_chat(fields, self._facts, style)
-        if not self._chats.thinks:  # keeps every budget of thinking, which chat would refuse
+        if not self._chats.keeps_budgets:  # keeps every budget of thinking, which chat would refuse
             translated.chat.pop("thinking_token_budget", None)
         chat = request_fields(translated.chat, "chat", self._facts)
         if translator.prompt_only:
