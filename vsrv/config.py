@@ -61,6 +61,8 @@ class EngineConfig:
     num_threads: int = 0
     max_logprobs: int = 20
     hf_overrides: dict[str, Any] = field(default_factory=dict)
+    runner: str = "auto"
+    pooler_config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ class ServeConfig:
             num_threads=get("threads"),
             max_logprobs=get("max-logprobs"),
             hf_overrides=get("hf-overrides"),
+            runner=get("runner"),
+            pooler_config=get("pooler-config"),
         )
 
 

@@ -16,7 +16,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from vsrv.archive import inherited
 from vsrv.boot import child_command
@@ -25,6 +25,7 @@ from vsrv.errors import EngineError, FrameError, UserError
 from vsrv.messages import (
     Abort,
     Beat,
+    Embed,
     Failed,
     FinishReason,
     Frame,
@@ -32,6 +33,7 @@ from vsrv.messages import (
     Generate,
     Hello,
     Loading,
+    Pooled,
     Ready,
     SamplingParams,
     Step,
@@ -60,6 +62,49 @@ class Health:
 
 
 _GRAMMAR_CODES = frozenset(("invalid_grammar", "grammar_conflict", "grammar_too_complex"))
+
+
+class PooledResult:
+    """The vector of one sequence. Wait for it once; `abort` at any time, also after the end. `on_end` is called at its end."""
+
+    __slots__ = ("_client", "_error", "_on_end", "_values", "_waiter", "finished", "seq_id")
+
+    def __init__(self, client: EngineClient, seq_id: int, on_end: Callable[[], None]) -> None:
+        self.seq_id = seq_id
+        self.finished = False
+        self._on_end = on_end
+        self._client = client
+        self._values: array[float] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: EngineError | UserError | None = None
+
+    async def values(self) -> array[float]:
+        """Wait for it. Raises EngineError, or UserError where the request is at fault."""
+        while not self.finished:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._error is not None:
+            raise self._error
+        assert self._values is not None, "finished without an error"
+        return self._values
+
+    def abort(self) -> None:
+        """It is not wanted any more."""
+        self._client.abort(self)
+
+    def put(self, values: array[float]) -> None:
+        self._values = values
+        self._finish()
+
+    def fail(self, error: EngineError | UserError) -> None:
+        self._error = error
+        self._finish()
+
+    def _finish(self) -> None:
+        self.finished = True
+        self._on_end()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class TokenStream:
@@ -133,7 +178,7 @@ class EngineClient(asyncio.Protocol):
         self._last_step = -1
         self._last_progress = self._last_frame = time.monotonic()
         self._last_words = _ENGINE_ENDED
-        self._streams: dict[int, TokenStream] = {}
+        self._streams: dict[int, TokenStream | PooledResult] = {}
         self._ids = itertools.count(1)
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
@@ -275,6 +320,21 @@ class EngineClient(asyncio.Protocol):
         self, prompt_token_ids: array[int], params: SamplingParams, cache_salt: str = "", priority: int = 0
     ) -> TokenStream:
         """Queue one sequence. Raises EngineError when the engine cannot take it."""
+        self._check_takes_work()
+        stream = TokenStream(self, next(self._ids))
+        self._streams[stream.seq_id] = stream
+        self._send(Generate(stream.seq_id, prompt_token_ids, params, cache_salt, priority=priority))
+        return stream
+
+    def embed(self, frame: Embed, on_end: Callable[[], None]) -> PooledResult:
+        """Queue one sequence of which a vector is wanted; it gets its number here. Raises EngineError when the engine cannot take it."""
+        self._check_takes_work()
+        result = PooledResult(self, next(self._ids), on_end)
+        self._streams[result.seq_id] = result
+        self._send(replace(frame, seq_id=result.seq_id))
+        return result
+
+    def _check_takes_work(self) -> None:
         if self.restarting:
             raise EngineError("engine_restarting", self.restarting, _LOADING_RETRY_S)
         if self.ended.is_set():
@@ -283,12 +343,8 @@ class EngineClient(asyncio.Protocol):
             raise EngineError("model_loading", self.health().reason, _LOADING_RETRY_S)
         if not self._streams:
             self._last_progress = time.monotonic()  # an idle engine makes no steps
-        stream = TokenStream(self, next(self._ids))
-        self._streams[stream.seq_id] = stream
-        self._send(Generate(stream.seq_id, prompt_token_ids, params, cache_salt, priority=priority))
-        return stream
 
-    def abort(self, stream: TokenStream) -> None:
+    def abort(self, stream: TokenStream | PooledResult) -> None:
         if self._streams.pop(stream.seq_id, None) is not None:
             self._send(Abort(stream.seq_id))
 
@@ -319,11 +375,16 @@ class EngineClient(asyncio.Protocol):
         if isinstance(frame, Step):
             for output in frame.outputs:
                 stream = self._streams.get(output.seq_id)
-                if stream is None:
+                if not isinstance(stream, TokenStream):
                     continue  # aborted by us a moment ago
                 if output.finish_reason is not FinishReason.NONE:
                     del self._streams[output.seq_id]
                 stream.put(output)
+            self._last_progress = time.monotonic()
+        elif isinstance(frame, Pooled):
+            result = self._streams.pop(frame.seq_id, None)
+            if isinstance(result, PooledResult):
+                result.put(frame.values)
             self._last_progress = time.monotonic()
         elif isinstance(frame, Beat):
             self.beat = frame

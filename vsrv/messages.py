@@ -15,9 +15,11 @@ hold long lists of token ids. Both ends are the same build; the version byte cat
 | 7    | Beat     | engine → front | JSON: step counter, queue sizes, cache use, counters                          |
 | 8    | Failed   | engine → front | JSON: seq_id, code, message; ends that sequence                               |
 | 9    | Stop     | front → engine | empty: finish nothing, exit 0                                                 |
-| 10   | Embed    | front → engine | reserved for pooling models                                                   |
+| 10   | Embed    | front → engine | u32 head size, JSON head, u32 token ids                                       |
+| 11   | Pooled   | engine → front | u64 sequence id, f32 values                                                   |
 
 Every Generate gets exactly one end: a `TokenOutput` with a `finish_reason`, a `Failed`, or the end of the socket.
+Every Embed likewise: a `Pooled`, a `Failed`, or after an Abort a `TokenOutput` that says so.
 Sequence ids are never reused within one engine process. Floor 0: standard library only.
 """
 
@@ -55,6 +57,7 @@ class Kind(enum.IntEnum):
     FAILED = 8
     STOP = 9
     EMBED = 10
+    POOLED = 11
 
 
 class FinishReason(enum.IntEnum):
@@ -137,8 +140,13 @@ class Ready:
     dtype: str
     device: str
     architecture: str
-    tasks: tuple[str, ...] = ("generate",)
+    tasks: tuple[str, ...] = ("generate",)  # or ("embed",) or ("score",)
     budget: tuple[str, ...] = ()
+    embedding_size: int = 0
+    is_matryoshka: bool = (
+        False  # vectors may be shortened: to the lengths of `matryoshka`, or to any if it has none
+    )
+    matryoshka: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,31 @@ class Generate:
     cache_salt: str = ""
     adapter_id: str = ""
     priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """One sequence of which one vector is wanted: an embedding, or a cross-encoder's scores.
+
+    Token types are 0, and 1 from index `second_from` on (the second text of a pair). `dimensions` 0 is the whole vector. `raw` asks for it
+    without the model's last step, which normalises an embedding and bounds a score.
+    """
+
+    seq_id: int
+    token_ids: array[int]  # typecode "I"
+    second_from: int
+    dimensions: int = 0
+    raw: bool = False
+    cache_salt: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """The end of an Embed: its vector, float32."""
+
+    seq_id: int
+    values: array[float]  # typecode "f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +264,7 @@ class Stop:
     pass
 
 
-Frame = Hello | Loading | Ready | Generate | Abort | Step | Beat | Failed | Stop
+Frame = Hello | Loading | Ready | Generate | Embed | Abort | Step | Pooled | Beat | Failed | Stop
 _JSON_FRAMES: dict[Kind, type] = {
     Kind.HELLO: Hello,
     Kind.LOADING: Loading,
@@ -248,6 +281,10 @@ def encode(frame: Frame) -> bytes:
         kind, payload = Kind.STEP, _encode_step(frame)
     elif isinstance(frame, Generate):
         kind, payload = Kind.GENERATE, _encode_generate(frame)
+    elif isinstance(frame, Embed):
+        kind, payload = Kind.EMBED, _encode_embed(frame)
+    elif isinstance(frame, Pooled):
+        kind, payload = Kind.POOLED, _U64.pack(frame.seq_id) + _packed(frame.values)
     elif isinstance(frame, Abort):
         kind, payload = Kind.ABORT, _U64.pack(frame.seq_id)
     elif isinstance(frame, Stop):
@@ -267,6 +304,10 @@ def decode(kind: int, payload: memoryview) -> Frame:
             return _decode_step(payload)
         if kind == Kind.GENERATE:
             return _decode_generate(payload)
+        if kind == Kind.EMBED:
+            return _decode_embed(payload)
+        if kind == Kind.POOLED:
+            return Pooled(_U64.unpack_from(payload)[0], _unpacked("f", payload[_U64.size :]))
         if kind == Kind.ABORT:
             return Abort(_U64.unpack(payload)[0])
         if kind == Kind.STOP:
@@ -349,6 +390,25 @@ def _decode_generate(payload: memoryview) -> Generate:
     ids = _unpacked("I", payload[4 + size :])
     params = SamplingParams(**_tuples(head.pop("params")))
     return Generate(prompt_token_ids=ids, params=params, **head)
+
+
+def _encode_embed(frame: Embed) -> bytes:
+    head = {
+        "seq_id": frame.seq_id,
+        "second_from": frame.second_from,
+        "dimensions": frame.dimensions,
+        "raw": frame.raw,
+        "cache_salt": frame.cache_salt,
+        "priority": frame.priority,
+    }
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return _U32.pack(len(text)) + text + _packed(frame.token_ids)
+
+
+def _decode_embed(payload: memoryview) -> Embed:
+    (size,) = _U32.unpack_from(payload)
+    head = json.loads(bytes(payload[4 : 4 + size]))
+    return Embed(token_ids=_unpacked("I", payload[4 + size :]), **head)
 
 
 def _encode_step(frame: Step) -> bytes:

@@ -93,7 +93,6 @@ REASONING_PARSERS = (  # rows and aliases of text/reasoning.py
     "step3p5",
     "minimax_m2",
 )
-_NO_POOLING = "embedding and pooling models are not in this version; vsrv serves text generation"
 
 _PICKLED = "pickled weights are programs; convert the checkpoint to safetensors"
 _SAFETENSORS = "only safetensors files are read; use auto and a folder that has them"
@@ -404,10 +403,9 @@ OPTIONS: tuple[Option, ...] = (
         "str",
         "auto",
         "model",
-        "kind of model",
-        choices=("auto", "generate", "pooling", "draft"),
-        refused=_NO_POOLING,
-        fallback="generate",
+        "what the model is to do: generate text, or pooling (embeddings, scores); auto: what its folder is made for",
+        choices=("auto", "generate", "pooling"),
+        refusals={"draft": "draft models are not in this version"},
     ),
     Option(
         "convert",
@@ -416,10 +414,18 @@ OPTIONS: tuple[Option, ...] = (
         "model",
         "adapter for pooling",
         choices=("auto", "none", "embed", "classify"),
-        refused=_NO_POOLING,
-        fallback="none",
+        refusals={
+            "embed": "use --runner pooling: a decoder then makes embeddings",
+            "classify": "decoders that classify are not in this version",
+        },
     ),
-    Option("pooler-config", "json", {}, "model", "pooling settings", refused=_NO_POOLING),
+    Option(
+        "pooler-config",
+        "json",
+        {},
+        "model",
+        "of a pooling model: pooling_type (CLS, MEAN, LAST, MAX) and normalize, where its folder says otherwise",
+    ),
     Option(
         "quantization",
         "str",

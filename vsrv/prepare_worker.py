@@ -14,7 +14,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vsrv import boot
 from vsrv.api.prepare import Preparer
 from vsrv.api.schema import ModelFacts, SamplingDefaults
 from vsrv.errors import ConfigError, UserError
@@ -29,13 +28,23 @@ from vsrv.text.tokenizer import Tokenizer
 
 HEADER = struct.Struct("<IIB")
 INIT, PREPARE, RESULT, REFUSED, BROKEN = 1, 2, 3, 4, 5
-DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses")
+DIALECTS = (
+    "chat",
+    "completions",
+    "tokenize",
+    "messages",
+    "count_tokens",
+    "responses",
+    "input_tokens",
+    "embeddings",
+    "rerank",
+    "score",
+)
 _MEMORY_BYTES = 4 << 30  # of address space: far above an honest request, far below the host
 
 
 def main(fd: int) -> int:
     """Serve until the socket ends; returns the exit status."""
-    boot.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
@@ -76,7 +85,7 @@ def build_preparer(
 def facts_of(table: dict[str, Any]) -> ModelFacts:
     """JSON form → ModelFacts."""
     defaults = SamplingDefaults(**table.pop("defaults"))
-    for name in ("served_names", "extra_stop_ids"):
+    for name in ("served_names", "extra_stop_ids", "tasks", "matryoshka"):
         table[name] = tuple(table[name])
     return ModelFacts(defaults=defaults, **table)
 

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,11 @@ _SHAPE_ANSWERS = (
     "default-chat-template-kwargs",
 )
 _DEMO_NAME = "demo"
+_FIRST_TRY = {  # a request for each kind of model, shown at start
+    "generate": ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "Hello!"}]}'),
+    "embed": ("/v1/embeddings", '{"input": "Hello!"}'),
+    "score": ("/v1/rerank", '{"query": "greeting", "documents": ["Hello!", "Good bye!"]}'),
+}
 
 
 def run(config: ServeConfig, reread: Reread | None = None) -> int:
@@ -530,10 +535,11 @@ class Front:
         self._log.event("info", f"ready in {seconds:.1f} s: {name} at {self._address()}")
         if self._socket.family != socket.AF_UNIX:
             key = " -H 'Authorization: Bearer KEY'" if _has_keys(self._config) else ""
-            body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
+            task = self._loaded.app.facts.tasks[0] if self._loaded.app else "generate"
+            path, body = _FIRST_TRY[task]
             self._log.event(
                 "info",
-                f"try: curl {self._address()}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
+                f"try: curl {self._address()}{path}{key} -H 'Content-Type: application/json' -d '{body}'",
             )
         is_open = self._socket.family != socket.AF_UNIX and not is_loopback(self._local[0])
         if is_open and not _has_keys(self._config):
@@ -647,14 +653,21 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             engine.ready.max_model_len,
             functools.partial(log.event, "warning"),
         )
-        await prepare.configure(
+        ready = engine.ready
+        facts = replace(
             facts,
-            build_preparer(
-                text_folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
-            ),
+            tasks=ready.tasks,
+            embedding_size=ready.embedding_size,
+            is_matryoshka=ready.is_matryoshka,
+            matryoshka=ready.matryoshka,
         )
+        preparer = build_preparer(text_folder, get("chat-template"), facts, tokenizer)
+        await prepare.configure(facts, preparer)
+        log.event("info", f"chat: {preparer.described}; see --tool-call-parser and --reasoning-parser")
         metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
         room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
+        # a place of the queue is one sequence, or a group of inputs of which vectors are made
+        ahead = room.spare if "generate" in facts.tasks else room.slots
         parts = Parts(
             engine=engine,
             prepare=prepare,
@@ -678,7 +691,7 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
                 ),
                 metrics,
                 room,
-                lambda: engine.beat is not None and engine.beat.num_waiting > room.spare,
+                lambda: engine.beat is not None and engine.beat.num_waiting > ahead,
             ),
         )
         style = ChatStyle(

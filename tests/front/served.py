@@ -29,7 +29,19 @@ from vsrv.engine_client import EngineClient
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits
 from vsrv.log import Log
-from vsrv.messages import Abort, Failed, FinishReason, Frame, Generate, LogProbs, Ready, Step, TokenOutput
+from vsrv.messages import (
+    Abort,
+    Embed,
+    Failed,
+    FinishReason,
+    Frame,
+    Generate,
+    LogProbs,
+    Pooled,
+    Ready,
+    Step,
+    TokenOutput,
+)
 from vsrv.metrics import Metrics
 from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import ChatTemplate
@@ -61,6 +73,16 @@ def save_tokenizer(folder: Path) -> None:
     made.save(str(folder / "tokenizer.json"))
 
 
+def vector_of(frame: Embed) -> list[float]:
+    """What the scripted engine makes of an input: three numbers that differ between inputs, token types and wishes."""
+    ids = frame.token_ids.tolist()
+    vector = [float(ids[0]), float(sum(ids)) / 7, float(frame.second_from)]
+    if not frame.raw:
+        length = sum(value * value for value in vector) ** 0.5
+        vector = [value / length for value in vector]
+    return vector[: frame.dimensions or None]
+
+
 class ScriptedEngine(EngineClient):
     """Answers every Generate with the tokens of `reply`, one for each step, unless told to do something else."""
 
@@ -71,6 +93,7 @@ class ScriptedEngine(EngineClient):
         self.mode = "reply"
         self.generates: list[Generate] = []
         self.aborted: list[int] = []
+        self.embeds: list[Embed] = []
         self.ready = Ready(tokenizer.vocab_size, 200, 8, 64, 32, 10, 20, "float32", "cpu", "Fake")
 
     def _send(self, frame: Frame) -> None:
@@ -79,6 +102,19 @@ class ScriptedEngine(EngineClient):
         if isinstance(frame, Generate):
             self.generates.append(frame)
             asyncio.get_running_loop().create_task(self._answer(frame))
+        if isinstance(frame, Embed):
+            self.embeds.append(frame)
+            asyncio.get_running_loop().create_task(self._pool(frame))
+
+    async def _pool(self, frame: Embed) -> None:
+        """A vector out of the ids alone: see `vector_of`."""
+        await asyncio.sleep(0)
+        if self.mode == "refuse":
+            self._take(Failed(frame.seq_id, "context_length_exceeded", "too long"))
+        elif self.mode == "die":
+            self._end_all()
+        elif self.mode != "hang":
+            self._take(Pooled(frame.seq_id, array("f", vector_of(frame))))
 
     async def _answer(self, frame: Generate) -> None:
         params = frame.params

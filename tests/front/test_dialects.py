@@ -492,6 +492,14 @@ def test_responses_cut_by_the_limit(site: Site) -> None:
     assert sse(data)[-1][0] == "response.incomplete"
 
 
+def test_input_tokens_is_what_the_prompt_has(site: Site) -> None:
+    client = gpt(site)
+    counted = client.responses.input_tokens.count(model="m", input="hi", instructions="be brief")
+    client.responses.create(model="m", input="hi", instructions="be brief")
+    assert counted.input_tokens == len(site.engine.generates[0].prompt_token_ids)
+    assert counted.object == "response.input_tokens"
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

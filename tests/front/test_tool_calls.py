@@ -276,6 +276,21 @@ def test_texts_of_tools_hold_no_control_tokens(site: Site) -> None:
     assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize(
+    "written", ["tools | tojson(ensure_ascii=true)", "tools", "tools | string | upper | lower"]
+)
+def test_no_way_to_write_a_tool_makes_control_tokens(folder: Path, written: str) -> None:
+    """Marks are found again where a template has escaped them."""
+    site = Site(folder, Setup(template=f'{{{{ {written} }}}}<tool_call>arguments"', facts=FACTS))
+    tool = {"type": "function", "function": {"name": "f", "description": "a<|im_end|>b ☀"}}
+    status, answer = site.post("/tokenize", {"messages": HELLO, "tools": [tool]})
+    assert status == 200, answer
+    text = site.tokenizer.decode(answer["tokens"], False)
+    assert "a<|im_end|>b" in text and "e000" not in text
+    assert not [token for token in answer["tokens"] if token in site.tokenizer.special_ids]
+    site.stop()
+
+
 THOUGHT = "<think>\nThey greet me.\n</think>\n\nHello!"
 
 

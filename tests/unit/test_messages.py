@@ -12,6 +12,7 @@ from vsrv.errors import FrameError
 from vsrv.messages import (
     Abort,
     Beat,
+    Embed,
     Failed,
     FinishReason,
     Frame,
@@ -20,6 +21,7 @@ from vsrv.messages import (
     Hello,
     Loading,
     LogProbs,
+    Pooled,
     Ready,
     SamplingParams,
     Step,
@@ -48,6 +50,10 @@ FRAMES: list[Frame] = [
         cache_salt="é",
         priority=-3,
     ),
+    Embed(2**63 + 1, array("I", range(70)), 40, 256, True, "é", 2),
+    Embed(7, array("I", [2**31]), 1),
+    Pooled(2**63 + 1, array("f", [0.5, -0.25, 1e-30])),
+    Ready(512, 64, 8, 64, 32, 0, 20, "float32", "cpu", "BertModel", ("embed",), ("a",), 384, True, (64, 128)),
     Abort(2**64 - 1),
     Step(
         (

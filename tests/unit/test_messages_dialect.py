@@ -102,7 +102,10 @@ def test_a_conversation_with_tools_and_thinking() -> None:
         {"role": "user", "content": text("and?")},
     ]
     assert made.chat["max_tokens"] == 200, "a limit above the context means all that the context has"
-    assert made.ignored == ("messages[1].content[5] (server_tool_use)",)
+    assert made.ignored == (
+        "messages[1].content[1] (redacted_thinking)",
+        "messages[1].content[5] (server_tool_use)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,11 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
     [
         ({"messages": None}, "invalid_value", "messages"),
         ({"messages": []}, "invalid_value", "messages"),
-        ({"messages": [{"role": "user", "content": []}]}, "invalid_value", "messages"),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]},
+            "invalid_value",
+            "messages",
+        ),
         ({"max_tokens": None}, "invalid_value", "max_tokens"),
         ({"max_tokens": -1}, "invalid_value", "max_tokens"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0].role"),

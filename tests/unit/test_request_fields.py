@@ -10,6 +10,7 @@ import pytest
 from served import TEMPLATE, save_tokenizer
 
 from vsrv.api.fields import BOUNDED, Field
+from vsrv.api.pooling_fields import ROWS as POOLING_ROWS
 from vsrv.api.prepare import Preparer
 from vsrv.api.request_fields import REQUESTS, ROWS
 from vsrv.api.schema import ModelFacts, request_fields
@@ -17,12 +18,15 @@ from vsrv.errors import UserError
 from vsrv.text.template import ChatTemplate
 from vsrv.text.tokenizer import Tokenizer
 
-FACTS = ModelFacts(("m",), 200, 300, 20, 2)
+FACTS = ModelFacts(("m",), 200, 300, 20, 2, tasks=("generate", "embed"))
 BODIES: dict[str, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": "x"}]},
     "completions": {"prompt": "x"},
     "tokenize": {"prompt": "x"},
     "detokenize": {"tokens": [1]},
+    "embeddings": {"input": "x"},
+    "rerank": {"query": "x", "documents": ["x"]},
+    "score": {"text_1": "x", "text_2": "x"},
 }
 PAIRS = [(dialect, row) for dialect, rows in REQUESTS.items() for row in rows.values()]
 IDS = [f"{dialect}-{row.name}" for dialect, row in PAIRS]
@@ -58,7 +62,7 @@ def beyond(row: Field) -> list[Any]:
     return values + ([["x" * (row.longest + 1)], [""]] if row.kind == "texts" else [])
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*ROWS, *POOLING_ROWS], ids=lambda row: row.name)
 def test_every_row_says_what_it_is(row: Field) -> None:
     assert row.help and row.dialects
     if row.kind in BOUNDED:
@@ -99,6 +103,6 @@ def test_a_value_of_another_kind_is_refused_by_name_and_null_is_absent(dialect: 
         assert (refusal.value.status, refusal.value.code, refusal.value.param) == (400, code, row.name)
 
 
-@pytest.mark.parametrize("dialect", ["chat", "completions", "tokenize"])
+@pytest.mark.parametrize("dialect", [name for name in BODIES if name != "detokenize"])
 def test_the_bodies_of_this_file_are_good_ones(preparer: Preparer, dialect: str) -> None:
     assert preparer.prepare(dialect, orjson.dumps(BODIES[dialect])).prompts[0]

@@ -27,7 +27,8 @@ _SWEEP_S = 0.1  # how soon to look for sequences that have ended although their 
 class Ends(Protocol):
     """What the engine works on."""
 
-    finished: bool
+    @property
+    def finished(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

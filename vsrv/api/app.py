@@ -8,6 +8,7 @@ import time
 from vsrv.api.admin import Admin
 from vsrv.api.dialect_routes import DialectRoutes
 from vsrv.api.dialects import Generating
+from vsrv.api.embeddings import Embedding
 from vsrv.api.intake import Intake, Trace
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.refusals import error_response
@@ -29,7 +30,8 @@ class App:
         admin = Admin(parts, options, self._intake, lambda: self.routes)
         self._scrape_router = Router((admin.scrape,))
         generating, others = Generating(parts, options, self._intake), DialectRoutes(self._intake)
-        self._router = Router((*admin.routes(), *generating.routes(), *others.routes()))
+        groups = (admin, generating, others, Embedding(parts, options, self._intake))
+        self._router = Router(tuple(route for group in groups for route in group.routes()))
         self._watch: asyncio.Task[None] | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""The fields of the dialects that are translated to chat: /v1/messages, its count_tokens, and /v1/responses.
+"""The fields of the dialects that are translated to chat: /v1/messages and /v1/responses, each with its counting.
 
 What the three share with chat (sampling, vLLM's extras) are chat's own rows. Sources: Anthropic's and OpenAI's API references.
 """
@@ -11,7 +11,8 @@ from typing import Any
 from vsrv.api.fields import Field, Table, table
 from vsrv.api.request_fields import CHAT, EFFORTS, REQUESTS
 
-MESSAGES, COUNT_TOKENS, RESPONSES = "messages", "count_tokens", "responses"
+MESSAGES, COUNT_TOKENS = "messages", "count_tokens"
+RESPONSES, INPUT_TOKENS = "responses", "input_tokens"
 MAX_ITEMS = 16384  # messages or input items, and content blocks of one of them
 MAX_TOOLS = 1024
 _SHARED = tuple(
@@ -101,5 +102,6 @@ TRANSLATED: Mapping[str, Table] = {
     MESSAGES: table(*_PROMPT, *_SHARED, *_ANTHROPIC, *_WITHOUT_EFFECT),
     COUNT_TOKENS: table(*_PROMPT, *_COUNTED, *_WITHOUT_EFFECT),
     RESPONSES: table(*_SHARED, *_OPENAI),
+    INPUT_TOKENS: table(*_SHARED, *_OPENAI),
 }
 # fmt: on

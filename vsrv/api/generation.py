@@ -139,6 +139,15 @@ class Generation:
         return self.prepared.request
 
     @property
+    def n(self) -> int:
+        return self.request.n
+
+    @property
+    def max_tokens(self) -> int:
+        """The most of any prompt."""
+        return max(self.prepared.limits)
+
+    @property
     def ttft_s(self) -> float | None:
         first = self.times.first_token
         return None if first is None else first - self.times.arrival

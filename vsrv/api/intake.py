@@ -12,6 +12,7 @@ from vsrv.api.auth import ANYBODY, Caller
 from vsrv.api.generation import Generation
 from vsrv.api.limits import Lease
 from vsrv.api.parts import ApiOptions, Parts
+from vsrv.api.pooling import Pooling
 from vsrv.api.prepare import Prepared
 from vsrv.errors import EngineError, UserError
 from vsrv.http.values import Request
@@ -34,6 +35,19 @@ _ENGINE_CODES = {
     "engine_error": 500,
 }
 
+_GENERATING = ("generate",)
+_TASKS = {  # that a dialect needs one of; all others generate
+    "embeddings": ("embed",),
+    "rerank": ("embed", "score"),
+    "score": ("embed", "score"),
+    "tokenize": ("generate", "embed", "score"),
+}
+_OTHER_TASK = {
+    "generate": "this model generates text and makes no embeddings or scores; use /v1/chat/completions or /v1/completions",
+    "embed": "this is an embedding model; use /v1/embeddings, /v1/rerank or /v1/score",
+    "score": "this model scores pairs of texts; use /v1/rerank or /v1/score",
+}
+
 
 @dataclass(slots=True)
 class Trace:
@@ -45,7 +59,7 @@ class Trace:
     caller: Caller = ANYBODY
     lease: Lease | None = None
     hold: Hold | None = None
-    generation: Generation | None = None
+    generation: Generation | Pooling | None = None
     bytes_in: int = 0
     error: str = ""
 
@@ -81,8 +95,8 @@ class Trace:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cached_tokens=usage.cached_tokens,
-            max_tokens=max(generation.prepared.limits),
-            n=generation.request.n,
+            max_tokens=generation.max_tokens,
+            n=generation.n,
             queue_s=generation.queue_s,
             ttft_s=generation.ttft_s,
             finish_reason=reasons or ("abort" if generation.failure == "disconnect" else "error"),
@@ -109,6 +123,7 @@ class Intake:
     async def prepare(self, request: Request, dialect: str) -> Prepared:
         """Read the body and have it checked and tokenised. Raises UserError."""
         self.require_ready()
+        self.require_task(_TASKS.get(dialect, _GENERATING))
         return await self._parts.prepare.prepare(dialect, await self.json_body(request, None))
 
     async def json_body(self, request: Request, limit: int | None) -> bytes | bytearray:
@@ -155,6 +170,12 @@ class Intake:
             message = "X-Vllm-Priority must be an integer of 32 bits"
             raise UserError(400, "invalid_value", message, "X-Vllm-Priority")
         return int(text)
+
+    def require_task(self, tasks: tuple[str, ...]) -> None:
+        """Raises UserError 404 where the model does none of `tasks`: the path is right, and not of this model."""
+        own = self._parts.facts.tasks
+        if not set(tasks) & set(own):
+            raise UserError(404, "task_not_supported", _OTHER_TASK[own[0]], "model")
 
     def require_ready(self) -> None:
         """Raises UserError 503 while no request can be taken."""

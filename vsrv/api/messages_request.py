@@ -76,21 +76,18 @@ def too_long(error: UserError, facts: ModelFacts) -> UserError:
 
 def _prompt(fields: Fields, ignored: Ignored, style: Style) -> dict[str, Any]:
     """All that decides what the model reads."""
-    conversation = Conversation(
-        Style(True, style.late_system)
-    )  # the reference: turns of one role are combined
+    # the reference: consecutive turns of one role are combined
+    conversation = Conversation(Style(True, style.late_system))
     if fields.has("system"):
         texts = [text for text in _texts(fields.raw("system"), "system") if not text.startswith(_BILLING)]
         if texts:
             conversation.say("system", texts)
     messages = objects(fields["messages"], "messages", MAX_ITEMS)
-    if not messages:
-        raise invalid("messages", "expected a list of at least one message")
     for index, message in enumerate(messages):
         _message(message, f"messages[{index}]", conversation, ignored)
+    if not messages or not conversation.messages:
+        raise invalid("messages", "expected at least one message that this server can read")
     chat: dict[str, Any] = {"model": fields["model"], "messages": conversation.finished()}
-    if not conversation.messages:
-        raise invalid("messages", "all of them are empty")
     if fields.has("chat_template_kwargs"):
         chat["chat_template_kwargs"] = fields["chat_template_kwargs"]
     last = conversation.messages[-1]
@@ -116,7 +113,8 @@ def _message(message: Mapping[str, Any], where: str, conversation: Conversation,
         if reader is not None:
             reader(block, at, conversation)
         elif role == "assistant" and isinstance(kind, str) and kind not in _ALL_BLOCKS:
-            ignored.add(f"{at} ({kind})")  # what another server's own tools did
+            # what another server's own tools did, or thinking that nobody else can read
+            ignored.add(f"{at} ({kind})")
         else:
             conversation.say(role, [_readable(block, at)])
 
@@ -141,14 +139,9 @@ def _thought(block: Mapping[str, Any], at: str, conversation: Conversation) -> N
         conversation.think(text)
 
 
-def _redacted(block: Mapping[str, Any], at: str, conversation: Conversation) -> None:
-    """Nobody but the server that made it can read it."""
-
-
 _BLOCKS: dict[tuple[str, str], Callable[[Mapping[str, Any], str, Conversation], None]] = {
     ("assistant", "tool_use"): _tool_use,
     ("assistant", "thinking"): _thought,
-    ("assistant", "redacted_thinking"): _redacted,
     ("user", "tool_result"): _tool_result,
 }
 

@@ -11,9 +11,10 @@ from typing import Any
 import orjson
 
 import vsrv
-from vsrv.api.dialect_fields import COUNT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
+from vsrv.api.dialect_fields import COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
 from vsrv.api.fields import Field, Kind, Table
 from vsrv.api.openapi_answers import ANSWERS
+from vsrv.api.pooling_fields import EMBEDDINGS, RERANK, SCORE
 from vsrv.api.request_fields import REQUESTS, RULES
 from vsrv.api.schema import ModelFacts
 from vsrv.http.route import AuthClass, Route
@@ -65,6 +66,20 @@ OPERATIONS: Mapping[str, Operation] = {
     "/v1/messages/count_tokens": Operation("tokens of such a prompt", "TokenCount", COUNT_TOKENS),
     "/v1/responses": Operation(
         "the same in the form of OpenAI's responses", "Response", RESPONSES, streams=True
+    ),
+    "/v1/responses/input_tokens": Operation("tokens of such a prompt", "TokenCount", INPUT_TOKENS),
+    "/v1/embeddings": Operation("texts → vectors, with an embedding model", "Embeddings", EMBEDDINGS),
+    **dict.fromkeys(
+        ("/v1/rerank", "/v2/rerank", "/rerank"),
+        Operation(
+            "the documents that fit a query best, with an embedding model or a cross-encoder",
+            "Ranking",
+            RERANK,
+        ),
+    ),
+    **dict.fromkeys(
+        ("/v1/score", "/score"),
+        Operation("how well pairs of texts fit, with an embedding model or a cross-encoder", "Scores", SCORE),
     ),
     "/v1/responses/{response}": Operation("404: no response is kept"),
     "/v1/responses/{response}/input_items": Operation("404: no response is kept"),

@@ -55,6 +55,7 @@ _MESSAGE = _object(
     role=_STRING,
     content=_STRING_OR_NULL,
 )
+_VECTOR = {"anyOf": [_list(_NUMBER), {"type": "string", "contentEncoding": "base64"}]}
 _CARD = _object(
     id=_STRING,
     object={"const": "model"},
@@ -76,6 +77,18 @@ def _answer(kind: str, choice: Mapping[str, Any], **more: Any) -> dict[str, Any]
         usage=_USAGE,
         system_fingerprint=_STRING_OR_NULL,
         **more,
+    )
+
+
+def _listed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What /v1/embeddings and /v1/score answer."""
+    return _object(
+        id=_STRING,
+        object={"const": "list"},
+        created=_INTEGER,
+        model=_STRING,
+        data=_list(entry),
+        usage=_USAGE,
     )
 
 
@@ -105,6 +118,14 @@ ANSWERS: Mapping[str, Any] = {
     ),
     "TokenizerInfo": _object({"chat_template": _STRING}, tokenizer_class=_STRING),
     "Text": _object(prompt=_STRING),
+    "Embeddings": _listed(_object(index=_INTEGER, object={"const": "embedding"}, embedding=_VECTOR)),
+    "Scores": _listed(_object(index=_INTEGER, object={"const": "score"}, score=_NUMBER)),
+    "Ranking": _object(
+        id=_STRING,
+        model=_STRING,
+        usage=_object(prompt_tokens=_INTEGER, total_tokens=_INTEGER),
+        results=_list(_object({"document": _object(text=_STRING)}, index=_INTEGER, relevance_score=_NUMBER)),
+    ),
     "TokenCount": _object(input_tokens=_INTEGER),
     "Message": _object(
         id=_STRING,

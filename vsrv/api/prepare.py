@@ -12,6 +12,8 @@ import orjson
 from vsrv.api.chat_prompt import ChatPrompt, ChatPrompter
 from vsrv.api.fields import Fields, invalid, parse_object, unsupported
 from vsrv.api.plans import ReadingPlan
+from vsrv.api.pooling_fields import POOLING
+from vsrv.api.prepare_pooling import PoolingPreparer, PoolingRequest
 from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
 from vsrv.api.structured import grammar_of
 from vsrv.api.translation import AS_SENT, PLAIN, Style
@@ -38,6 +40,7 @@ class Prepared:
     prompt_texts: list[str]
     limits: tuple[int, ...] = ()
     told: dict[str, Any] = field(default_factory=dict)
+    pooling: PoolingRequest | None = None  # in the place of `request` where vectors are asked for
 
     def to_frame(self) -> bytes:
         """u32 head size, JSON head, then every prompt's ids as u32."""
@@ -48,6 +51,7 @@ class Prepared:
                 "texts": self.prompt_texts,
                 "limits": self.limits,
                 "told": self.told,
+                "pooling": None if self.pooling is None else self.pooling.to_json(),
             }
         )
         return struct.pack("<I", len(head)) + head + b"".join(ids.tobytes() for ids in self.prompts)
@@ -63,7 +67,8 @@ class Prepared:
             prompts.append(ids[start : start + length])
             start += length
         request = None if head["request"] is None else GenerationRequest.from_json(head["request"])
-        return cls(request, prompts, head["texts"], tuple(head["limits"]), head["told"])
+        pooling = None if head["pooling"] is None else PoolingRequest.from_json(head["pooling"])
+        return cls(request, prompts, head["texts"], tuple(head["limits"]), head["told"], pooling)
 
 
 class Preparer:
@@ -82,11 +87,19 @@ class Preparer:
         self._facts = facts
         self._prompter = None if template is None else ChatPrompter(tokenizer, template, facts)
 
+    @property
+    def described(self) -> str:
+        """What chat will do with the model's tool calls and thinking, for operators."""
+        return "no chat template" if self._prompter is None else self._prompter.described
+
     def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
         """dialect: one of prepare_worker.DIALECTS. Raises UserError."""
         if dialect in TRANSLATORS:
             return self._translated(TRANSLATORS[dialect], body)
         fields = request_fields(parse_object(body), dialect, self._facts)
+        if dialect in POOLING:
+            inputs = PoolingPreparer(fields, self._tokenizer, self._facts).prepare(dialect)
+            return Prepared(None, inputs.ids, inputs.texts, (0,), pooling=inputs.request)
         if dialect == "chat":
             return self._chat(fields)
         if dialect == "completions":

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vsrv.api import pooling_fields
 from vsrv.api.fields import Field, Table, table
 from vsrv.options import SAMPLING
 
@@ -177,7 +178,7 @@ _CALLING = (
     _flag("parallel_tool_calls", True, "allow more than one call in an answer", TEMPLATED),
     Field("functions", "list", "an older name of tools", 1, 512, None, TEMPLATED),
     Field("function_call", "any", "an older name of tool_choice", dialects=TEMPLATED),
-    _flag("include_reasoning", True, "show the thinking before the answer", (CHAT,)),
+    _flag("include_reasoning", True, "show the thinking before the answer", TEMPLATED),
     Field("thinking_token_budget", "integer", "end the thinking after so many tokens; -1: no limit", -1, 1 << 20, None, (CHAT,)),
 )
 _SERVING = (
@@ -212,7 +213,7 @@ ROWS = (
 REQUESTS: Mapping[str, Table] = {
     dialect: table(*(row for row in ROWS if dialect in row.dialects))
     for dialect in (CHAT, COMPLETIONS, TOKENIZE, DETOKENIZE)
-}
+} | dict(pooling_fields.REQUESTS)
 KNOWN = frozenset(row.name for row in ROWS)
 # fmt: on
 STREAM_OPTIONS = table(

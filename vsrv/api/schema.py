@@ -64,6 +64,11 @@ class ModelFacts:
     compact_json: bool = False  # in every structured output
     closed_objects: bool = False  # likewise: no properties but those that a schema lists
 
+    tasks: tuple[str, ...] = ("generate",)  # or "embed", "score"
+    embedding_size: int = 0
+    is_matryoshka: bool = False
+    matryoshka: tuple[int, ...] = ()  # lengths that a vector may be cut to; none: any
+
     # numbers that rows of api/request_fields.py name
 
     @property

@@ -13,9 +13,11 @@ from vsrv import models
 from vsrv.check.finding import Finding, failed
 from vsrv.config import EngineConfig
 from vsrv.engine import devices, gpu
-from vsrv.engine.memory import Budget, Room, host_room, num_threads, plan_memory
+from vsrv.engine.memory import Budget, Room, host_room, num_threads, plan_encoder_memory, plan_memory
 from vsrv.errors import ConfigError
 from vsrv.kernels.facts import kernel_facts
+from vsrv.models import PoolingModelSpec
+from vsrv.models.encoder import EncoderSpec
 from vsrv.models.spec import ModelSpec
 
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -109,25 +111,32 @@ def memory_holders() -> list[str]:
 
 
 def check_memory(
-    engine: EngineConfig, spec: ModelSpec, device: CheckedDevice
+    engine: EngineConfig, spec: ModelSpec | PoolingModelSpec, device: CheckedDevice
 ) -> tuple[list[Finding], Budget | None]:
     """The budget that the engine would decide on."""
     if device.room is None:
         return [], None
     facts = kernel_facts(device.name)
+    network = spec.network if isinstance(spec, PoolingModelSpec) else spec
+    options = models.LoadOptions(engine.dtype, engine.load_format, engine.seed, 0)
     try:
-        dtype = models.LoadOptions(engine.dtype, engine.load_format, engine.seed, 0).resolved_dtype(
-            spec, facts
-        )
-        budget = plan_memory(engine, spec, facts, dtype, device.room)
+        dtype = options.resolved_dtype(network, facts)
+        if isinstance(spec, PoolingModelSpec) and isinstance(network, EncoderSpec):
+            budget = plan_encoder_memory(engine, network, spec.max_tokens, dtype, device.room)
+            text = f"inputs of at most {budget.max_model_len:,} tokens, {budget.max_num_batched_tokens:,} in a step"
+            return [Finding("memory", "ok", text)], budget
+        assert isinstance(network, ModelSpec)
+        budget = plan_memory(engine, network, facts, dtype, device.room)
     except ConfigError as error:
         return [failed("memory", error, "--max-model-len auto"), *_held(device.name)], None
+    return [_cache_found(engine, network, budget, facts.block_size)], budget
+
+
+def _cache_found(engine: EngineConfig, spec: ModelSpec, budget: Budget, block_size: int) -> Finding:
     asked = engine.max_model_len or spec.max_position_embeddings
-    text = (
-        f"{budget.num_blocks * facts.block_size:,} tokens fit, sequences of at most {budget.max_model_len:,}"
-    )
+    text = f"{budget.num_blocks * block_size:,} tokens fit, sequences of at most {budget.max_model_len:,}"
     if budget.max_model_len < asked:
         message = f"{text}; the model was made for {asked:,}"
-        need = -(-asked // facts.block_size) * budget.block_bytes
-        return [Finding("memory", "warning", message, f"--kv-cache-memory-bytes {need}")], budget
-    return [Finding("memory", "ok", text)], budget
+        need = -(-asked // block_size) * budget.block_bytes
+        return Finding("memory", "warning", message, f"--kv-cache-memory-bytes {need}")
+    return Finding("memory", "ok", text)

@@ -10,12 +10,16 @@ from vsrv.api.schema import ModelFacts
 from vsrv.check.finding import Finding, failed
 from vsrv.config import EngineConfig, ServeConfig
 from vsrv.errors import ConfigError
+from vsrv.models import PoolingModelSpec
+from vsrv.models.encoder import EncoderSpec
 from vsrv.models.spec import ModelSpec
-from vsrv.models.verify import verify_decoder
+from vsrv.models.verify import verify_weights
 from vsrv.prepare_worker import build_preparer
 from vsrv.serve import hub_options, model_facts
 from vsrv.text.template import load_template_source
 from vsrv.text.tokenizer import Tokenizer
+
+_TASKS = {"embed": "embeddings", "score": "scores"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class CheckedModel:
 
     findings: tuple[Finding, ...]
     folder: Path | None = None
-    spec: ModelSpec | None = None
+    spec: ModelSpec | PoolingModelSpec | None = None
 
 
 def check_model(config: ServeConfig) -> CheckedModel:
@@ -38,17 +42,14 @@ def check_model(config: ServeConfig) -> CheckedModel:
         return CheckedModel((Finding("model", "warning", message),))
     engine = config.engine(folder)
     try:
-        spec = models.read_spec(folder, engine.hf_overrides)
+        spec = models.read_any(folder, engine.hf_overrides, engine.runner, engine.pooler_config)
     except ConfigError as error:
         return CheckedModel((failed("model", error),), folder)
-    found = [
-        Finding(
-            "model",
-            "ok",
-            f"{folder}: {spec.architecture}, {spec.num_parameters / 1e6:,.1f} million parameters",
-        )
-    ]
-    found += [*_weights(engine, folder, spec), *_texts(config, folder, spec)]
+    network = spec.network if isinstance(spec, PoolingModelSpec) else spec
+    size = f"{network.architecture}, {network.num_parameters / 1e6:,.1f} million parameters"
+    task = _TASKS[spec.task] if isinstance(spec, PoolingModelSpec) else "text"
+    found = [Finding("model", "ok", f"{folder}: {size}, makes {task}")]
+    found += [*_weights(engine, folder, network), *_texts(config, folder, spec)]
     return CheckedModel(tuple(found), folder, spec)
 
 
@@ -61,11 +62,11 @@ def _folder(config: ServeConfig) -> Path | None:
     return hub.find(model, hub_options(config))
 
 
-def _weights(engine: EngineConfig, folder: Path, spec: ModelSpec) -> list[Finding]:
+def _weights(engine: EngineConfig, folder: Path, spec: ModelSpec | EncoderSpec) -> list[Finding]:
     if engine.load_format == "dummy":
         return [Finding("weights", "ok", "random ones (--load-format dummy)")]
     try:
-        verified = verify_decoder(folder, spec)
+        verified = verify_weights(folder, spec)
     except ConfigError as error:
         return [failed("weights", error)]
     if verified.problems:
@@ -79,16 +80,19 @@ def _weights(engine: EngineConfig, folder: Path, spec: ModelSpec) -> list[Findin
     ]
 
 
-def _texts(config: ServeConfig, folder: Path, spec: ModelSpec) -> list[Finding]:
-    """Tokenizer, template and sampling defaults."""
+def _texts(config: ServeConfig, folder: Path, spec: ModelSpec | PoolingModelSpec) -> list[Finding]:
+    """Tokenizer, and for a model that generates template and sampling defaults."""
+    network = spec.network if isinstance(spec, PoolingModelSpec) else spec
     try:
         tokenizer = Tokenizer(config.text_folder(folder))
     except ConfigError as error:
         return [failed("tokenizer", error)]
     found = [Finding("tokenizer", "ok", f"{tokenizer.vocab_size:,} tokens")]
-    if tokenizer.vocab_size > spec.vocab_size:
-        message = f"{tokenizer.vocab_size:,} tokens, the model has {spec.vocab_size:,}: this is the tokenizer of another model"
+    if tokenizer.vocab_size > network.vocab_size:
+        message = f"{tokenizer.vocab_size:,} tokens, the model has {network.vocab_size:,}: this is the tokenizer of another model"
         found = [Finding("tokenizer", "warning", message)]
+    if isinstance(spec, PoolingModelSpec):
+        return found
     return [*found, *_requests(config, folder, tokenizer, spec)]
 
 
@@ -108,10 +112,10 @@ def _requests(config: ServeConfig, folder: Path, tokenizer: Tokenizer, spec: Mod
 def _template(config: ServeConfig, text_folder: Path, facts: ModelFacts, tokenizer: Tokenizer) -> Finding:
     try:
         source = load_template_source(text_folder, config.get("chat-template"))
-        build_preparer(text_folder, config.get("chat-template"), facts, tokenizer)
+        preparer = build_preparer(text_folder, config.get("chat-template"), facts, tokenizer)
     except ConfigError as error:
         return failed("template", error, "--chat-template FILE")
     if source is None:
         message = "none: /v1/chat/completions will refuse every request"
         return Finding("template", "warning", message, "--chat-template FILE")
-    return Finding("template", "ok", f"{len(source):,} characters")
+    return Finding("template", "ok", f"{len(source):,} characters; {preparer.described}")

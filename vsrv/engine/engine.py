@@ -20,12 +20,21 @@ import torch
 from vsrv.engine import batch as batches
 from vsrv.engine.batch import Batch
 from vsrv.engine.grammar import GrammarFailure, Grammars
-from vsrv.engine.runner import ModelRunner, Sampled
+from vsrv.engine.runner import Runner, Sampled
 from vsrv.engine.scheduler import Plan, Scheduler
 from vsrv.engine.sequence import Sequence, SequenceStatus, merge_logprobs
-from vsrv.messages import ITERATION_BUCKETS, Failed, FinishReason, Generate, LogProbs, TokenOutput
+from vsrv.messages import (
+    ITERATION_BUCKETS,
+    Embed,
+    Failed,
+    FinishReason,
+    Generate,
+    LogProbs,
+    Pooled,
+    TokenOutput,
+)
 
-Output = TokenOutput | Failed
+Output = TokenOutput | Failed | Pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ class Engine:
 
     def __init__(
         self,
-        runner: ModelRunner,
+        runner: Runner,
         scheduler: Scheduler,
         block_size: int,
         lag: int,
@@ -68,8 +77,10 @@ class Engine:
         self._arrivals = 0
         self.reset_statistics()
 
-    def add(self, frame: Generate) -> None:
+    def add(self, frame: Generate | Embed) -> None:
         """Queue a sequence. What can never run is answered with Failed by the next step."""
+        if isinstance(frame, Embed):
+            return self._refuse(frame.seq_id, "task_not_supported", "this model makes no vectors")
         limits, pool = self.scheduler.limits, self.scheduler.pool
         length, params = len(frame.prompt_token_ids), frame.params
         vocabulary = self._runner.model.spec.vocab_size
@@ -134,6 +145,30 @@ class Engine:
             self._process(due)
         outputs, self._outbox = self._outbox, []
         return outputs
+
+    def queues(self) -> tuple[int, int]:
+        """Sequences that run, and that wait."""
+        return len(self.scheduler.running), len(self.scheduler.waiting)
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the cache's blocks that a sequence holds, 0..1."""
+        return self.scheduler.pool.usage
+
+    def counters(self) -> dict[str, float]:
+        """Totals since the start, by the names of `Beat.counters`."""
+        scheduler = self.scheduler
+        counts = {
+            "prompt_tokens": self.prompt_tokens,
+            "generation_tokens": self.generation_tokens,
+            "computed_tokens": self.computed_tokens,
+            "prefix_cache_queries": scheduler.prefix_queries,
+            "prefix_cache_hits": scheduler.prefix_hits,
+            "preemptions": scheduler.num_preemptions,
+            "cached_blocks": scheduler.pool.num_cached,
+            **{f"finished_{reason}": count for reason, count in self.finished.items()},
+        }
+        return {name: float(count) for name, count in counts.items()}
 
     def reset_statistics(self) -> None:
         """Start counting anew, after the warm-up."""
@@ -203,10 +238,7 @@ class Engine:
         self.scheduler.step_done(plan.step)
 
     def _process(self, done: InFlight) -> None:
-        self.num_steps += 1
-        tokens = len(done.batch.input_ids)
-        self.computed_tokens += tokens
-        self.iteration_tokens[bisect.bisect_left(ITERATION_BUCKETS, tokens)] += 1
+        self._count_step(len(done.batch.input_ids))
         results = done.sampled.read()
         for sequence, rows in results.prompt_logprobs:
             sequence.prompt_logprobs.append(rows)
@@ -218,6 +250,11 @@ class Engine:
                 continue  # ended or aborted while this step ran: the overrun token is dropped
             self._confirm(sequence, token, results.logprobs.get(row))
         self.scheduler.step_done(done.batch.plan.step)
+
+    def _count_step(self, tokens: int) -> None:
+        self.num_steps += 1
+        self.computed_tokens += tokens
+        self.iteration_tokens[bisect.bisect_left(ITERATION_BUCKETS, tokens)] += 1
 
     def _confirm(self, sequence: Sequence, token: int, logprobs: LogProbs | None) -> None:
         prompt_logprobs = None if sequence.reported else merge_logprobs(sequence.prompt_logprobs)

@@ -28,6 +28,7 @@ VERIFIED: frozenset[str] = frozenset()  # architectures on which tests/gpu.sh ha
 _MIN_CAPABILITY = (8, 0)  # bf16 tensor cores and cp.async
 _MAX_NUM_SEQS = 256
 _MAX_BATCHED_TOKENS = 8192
+_MAX_ENCODER_TOKENS = 16384
 _RESERVE_BYTES = 768 << 20  # cuBLAS workspaces, captured graphs and what the allocator rounds up
 
 
@@ -136,7 +137,9 @@ def memory_room(utilization: float) -> Room:
             "end what uses the GPU, or raise it"
         )
     name = torch.cuda.get_device_properties(torch.cuda.current_device()).name
-    return Room(usable, 1.0, _MAX_NUM_SEQS, _MAX_BATCHED_TOKENS, True, _RESERVE_BYTES, name)
+    return Room(
+        usable, 1.0, _MAX_NUM_SEQS, _MAX_BATCHED_TOKENS, True, _RESERVE_BYTES, name, _MAX_ENCODER_TOKENS
+    )
 
 
 def caution(device: TorchDevice) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 from vsrv.config import EngineConfig
 from vsrv.errors import ConfigError
 from vsrv.kernels.facts import CacheFacts
+from vsrv.models.encoder import EncoderSpec
 from vsrv.models.spec import ModelSpec
 
 _CPU_SHARE = 0.30  # of what the host or cgroup leaves after the weights
 _CPU_MAX_NUM_SEQS = 64
+ENCODER_MAX_NUM_SEQS = 256
 # the packed GEMM is at its limit from 256 rows on; more only delays other streams
 _CPU_MAX_BATCHED_TOKENS = 512
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -47,6 +49,9 @@ class Room:
     fills: bool = False
     reserve_bytes: int = 0
     workers: str = ""
+    max_encoder_tokens: int = (
+        1024  # of a step; one that is longer costs others' latency and gains nothing on a CPU
+    )
 
 
 def host_room(num_threads: int) -> Room:
@@ -179,6 +184,39 @@ def _too_small(
         f"there ({source}): use {' or '.join(filter(None, (shorter, larger)))}",
         shorter or larger,
     )
+
+
+def plan_encoder_memory(
+    config: EngineConfig, spec: EncoderSpec, max_tokens: int, dtype: str, room: Room
+) -> Budget:
+    """An encoder has weights and the buffers of a step, and no cache. A step takes whole inputs, so it must hold the longest.
+
+    `max_tokens` is what the model was made for. Raises ConfigError naming the flag that does not fit.
+    """
+    length = config.max_model_len or max_tokens
+    if length > spec.max_tokens:
+        raise ConfigError(
+            f"--max-model-len {length} is above the model's {spec.max_tokens} positions",
+            f"--max-model-len {spec.max_tokens}",
+        )
+    batched = config.max_num_batched_tokens or max(room.max_encoder_tokens, length)
+    if batched < length:
+        raise ConfigError(
+            f"--max-num-batched-tokens {batched} is below the longest input: an encoder needs whole inputs in a step; "
+            f"use at least {length}, or --max-model-len {batched}",
+            f"--max-num-batched-tokens {length}",
+        )
+    seqs = config.max_num_seqs or ENCODER_MAX_NUM_SEQS
+    weight_bytes = spec.num_parameters * _DTYPE_BYTES[dtype]
+    buffers = batched * spec.values_per_token * _DTYPE_BYTES["float32"]
+    _check_weights(config, weight_bytes + buffers, dtype, room)
+    lines = (
+        f"weights        {_gib(weight_bytes):>10}  {spec.num_parameters / 1e6:,.1f} million parameters, {dtype}",
+        f"activations    {_gib(buffers):>10}  buffers of a step of {batched:,} tokens",
+        f"max_model_len  {length:>10,}  tokens in one input",
+        f"max_num_seqs   {seqs:>10,}  inputs at once, {batched:,} tokens a step, {room.workers}",
+    )
+    return Budget(0, 0, length, seqs, batched, lines, weight_bytes, buffers)
 
 
 def step_bytes(spec: ModelSpec, dtype: str, seqs: int, tokens: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
@@ -65,6 +66,31 @@ def _logprobs(tables: list[torch.Tensor], k: int) -> LogProbs:
     )
 
 
+def new_cache(
+    model: Model, kernels: Kernels, num_blocks: int, placement: Placement
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """K and V blocks of every layer."""
+    spec = model.spec
+    k_bytes, v_bytes = kernels.kv_block_bytes(spec.num_kv_heads, spec.head_dim, model.dtype)
+    return [
+        (placement.kv_blocks(num_blocks, k_bytes), placement.kv_blocks(num_blocks, v_bytes))
+        for _ in range(spec.num_layers)
+    ]
+
+
+class Runner(Protocol):
+    """What the engine's loop asks of whoever computes its steps."""
+
+    model: Model
+    placement: Placement
+
+    def assign(self, sequence: Sequence) -> None: ...
+
+    def forward(self, batch: Batch) -> torch.Tensor: ...
+
+    def sample(self, batch: Batch, logits: torch.Tensor, mask: torch.Tensor | None = None, /) -> Sampled: ...
+
+
 class ModelRunner:
     """Owned by the engine thread."""
 
@@ -79,13 +105,8 @@ class ModelRunner:
         self.model = model
         self._kernels = kernels
         self.placement = placement or Host()
-        spec = model.spec
-        sizes = kernels.kv_block_bytes(spec.num_kv_heads, spec.head_dim, model.dtype)
-        self.kv_cache = [
-            (self.placement.kv_blocks(num_blocks, sizes[0]), self.placement.kv_blocks(num_blocks, sizes[1]))
-            for _ in range(spec.num_layers)
-        ]
-        self.state = kernels.new_sampling_state(max_num_seqs, spec.vocab_size)
+        self.kv_cache = new_cache(model, kernels, num_blocks, self.placement)
+        self.state = kernels.new_sampling_state(max_num_seqs, model.spec.vocab_size)
         self.last_token = torch.as_tensor(self.state.last_token)
         self.graphs: Graphs | None = None  # set where steps can be captured
         self._slots: torch.Tensor | None = None

@@ -14,13 +14,16 @@ import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from vsrv import boot, models
 from vsrv.config import EngineConfig
 from vsrv.engine import devices
 from vsrv.engine.blocks import BlockPool
+from vsrv.engine.devices import Opened
 from vsrv.engine.engine import Engine, Output
 from vsrv.engine.grammar import Grammars
+from vsrv.engine.load_pooling import load_pooling
 from vsrv.engine.memory import Budget, plan_memory
 from vsrv.engine.runner import ModelRunner
 from vsrv.engine.scheduler import Scheduler, SchedulerLimits
@@ -29,6 +32,7 @@ from vsrv.errors import ConfigError
 from vsrv.messages import (
     Abort,
     Beat,
+    Embed,
     Failed,
     Frame,
     FrameReader,
@@ -42,6 +46,7 @@ from vsrv.messages import (
     TokenOutput,
     encode,
 )
+from vsrv.models.spec import ModelSpec
 
 BEAT_INTERVAL_S = 0.5
 _COMPILE_POLL_S = (
@@ -115,14 +120,14 @@ class FrontSocket:
     def _drained(self) -> bytes:
         waiting, self._waiting = list(self._waiting.values()), {}
         tokens = tuple(output for output in waiting if isinstance(output, TokenOutput))
-        failures = [encode(output) for output in waiting if isinstance(output, Failed)]
-        return (encode(Step(tokens)) if tokens else b"") + b"".join(failures)
+        others = [encode(output) for output in waiting if not isinstance(output, TokenOutput)]
+        return (encode(Step(tokens)) if tokens else b"") + b"".join(others)
 
 
 def merged(first: Output, second: Output) -> Output:
-    """Two outputs of one sequence as one; a failure ends the sequence whatever came before it."""
-    if isinstance(first, Failed) or isinstance(second, Failed):
-        return first if isinstance(first, Failed) else second
+    """Two outputs of one sequence as one; a failure or a vector ends the sequence whatever came before it."""
+    if not isinstance(first, TokenOutput) or not isinstance(second, TokenOutput):
+        return second if isinstance(first, TokenOutput) else first
     rows = [part for part in (first.logprobs, second.logprobs) if part is not None]
     return TokenOutput(
         first.seq_id,
@@ -137,7 +142,6 @@ def merged(first: Output, second: Output) -> Output:
 
 def main(fd: int) -> int:
     """Run the engine process on an inherited socket; returns the exit status."""
-    boot.die_with_parent()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the front decides what it means
@@ -172,22 +176,29 @@ def _receive_hello(front: FrontSocket) -> EngineConfig | None:
                 return EngineConfig(**frame.config)
 
 
-def load(config: EngineConfig, front: FrontSocket) -> tuple[Engine, Ready]:
-    """Config → an engine that has generated a token. Raises ConfigError."""
-    name = devices.choose(config)
-    folder = Path(config.model)
+def load(config: EngineConfig, front: FrontSocket) -> tuple[Working, Ready]:
+    """Config → an engine that has worked once. Raises ConfigError."""
     front.send(Loading("config"))
-    spec = models.read_spec(folder, config.hf_overrides)
-    front.send(
-        Loading(
-            "kernels",
-            detail=""
-            if devices.are_compiled(name)
-            else "(compiling them for this processor: once, about a minute)",
-        )
+    spec = models.read_any(Path(config.model), config.hf_overrides, config.runner, config.pooler_config)
+    if isinstance(spec, models.PoolingModelSpec):
+        return load_pooling(config, spec, _open(config, front), front.send)
+    return load_generating(config, spec, front)
+
+
+def _open(config: EngineConfig, front: FrontSocket) -> Opened:
+    name = devices.choose(config)
+    compiling = (
+        "" if devices.are_compiled(name) else "(compiling them for this processor: once, about a minute)"
     )
-    device = devices.open_device(name, config, lambda line: front.send(Loading("kernels", detail=line)))
-    ops = device.kernels
+    front.send(Loading("kernels", detail=compiling))
+    return devices.open_device(name, config, lambda line: front.send(Loading("kernels", detail=line)))
+
+
+def load_generating(config: EngineConfig, spec: ModelSpec, front: FrontSocket) -> tuple[Engine, Ready]:
+    """Config → an engine that has generated a token. Raises ConfigError."""
+    folder = Path(config.model)
+    device = _open(config, front)
+    ops, name = device.kernels, device.name
     options = models.LoadOptions(config.dtype, config.load_format, config.seed, 0)
     dtype = options.resolved_dtype(spec, ops)
     budget = plan_memory(config, spec, ops, dtype, device.room)
@@ -277,7 +288,32 @@ def warm_up(engine: Engine, vocab_size: int) -> None:
     engine.reset_statistics()
 
 
-def serve_forever(engine: Engine, front: FrontSocket) -> int:
+class Working(Protocol):
+    """What the loop drives: an engine that generates, or one that makes vectors."""
+
+    num_steps: int
+    iteration_tokens: list[int]
+
+    @property
+    def kv_usage(self) -> float: ...
+
+    @property
+    def only_compiles(self) -> bool: ...
+
+    def add(self, frame: Generate | Embed) -> None: ...
+
+    def abort(self, seq_id: int) -> None: ...
+
+    def has_work(self) -> bool: ...
+
+    def step(self) -> list[Output]: ...
+
+    def queues(self) -> tuple[int, int]: ...
+
+    def counters(self) -> dict[str, float]: ...
+
+
+def serve_forever(engine: Working, front: FrontSocket) -> int:
     """Frames and steps in turn until the socket ends (0) or Stop arrives (0)."""
     last_beat, last_queues = 0.0, (-1, -1)
     while True:
@@ -287,7 +323,7 @@ def serve_forever(engine: Engine, front: FrontSocket) -> int:
         if frames is None:
             return 0
         for frame in frames:
-            if isinstance(frame, Generate):
+            if isinstance(frame, Generate | Embed):
                 engine.add(frame)
             elif isinstance(frame, Abort):
                 engine.abort(frame.seq_id)
@@ -295,30 +331,13 @@ def serve_forever(engine: Engine, front: FrontSocket) -> int:
                 return 0
         if busy or engine.has_work():
             front.send_outputs(engine.step())
-        queues = (len(engine.scheduler.running), len(engine.scheduler.waiting))
+        queues = engine.queues()
         now = time.monotonic()
         if queues != last_queues or now - last_beat >= BEAT_INTERVAL_S:
             last_beat, last_queues = now, queues
             front.send(_beat(engine, queues))
 
 
-def _beat(engine: Engine, queues: tuple[int, int]) -> Beat:
-    scheduler = engine.scheduler
-    counters = {
-        "prompt_tokens": engine.prompt_tokens,
-        "generation_tokens": engine.generation_tokens,
-        "computed_tokens": engine.computed_tokens,
-        "prefix_cache_queries": scheduler.prefix_queries,
-        "prefix_cache_hits": scheduler.prefix_hits,
-        "preemptions": scheduler.num_preemptions,
-        "cached_blocks": scheduler.pool.num_cached,
-        **{f"finished_{reason}": count for reason, count in engine.finished.items()},
-    }
-    return Beat(
-        engine.num_steps,
-        queues[0],
-        queues[1],
-        scheduler.pool.usage,
-        {k: float(v) for k, v in counters.items()},
-        tuple(engine.iteration_tokens),
-    )
+def _beat(engine: Working, queues: tuple[int, int]) -> Beat:
+    iterations = tuple(engine.iteration_tokens)
+    return Beat(engine.num_steps, *queues, engine.kv_usage, engine.counters(), iterations)

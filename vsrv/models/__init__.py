@@ -6,16 +6,25 @@ compared with transformers' implementation in tests/models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vsrv.errors import UnsupportedModelError
+from vsrv.errors import ConfigError, UnsupportedModelError
 from vsrv.kernels import Kernels
 from vsrv.kernels.facts import CacheFacts
+from vsrv.models.bert import ENCODERS, read_encoder_spec
 from vsrv.models.decoder import Model
+from vsrv.models.encoder import EncoderSpec
 from vsrv.models.loading import load_decoder
+from vsrv.models.pooling import (
+    PoolingSpec,
+    is_sentence_transformer,
+    max_seq_length,
+    read_pooling,
+    read_score_activation,
+)
 from vsrv.models.spec import Family, ModelSpec, read_config
 from vsrv.models.spec import read_spec as _read_family_spec
 
@@ -27,16 +36,84 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+# Decoders that were saved without a head: they make vectors and nothing else.
+_HEADLESS = {name.replace("ForCausalLM", "Model"): name for name in FAMILIES}
+
+
 def read_spec(folder: Path, overrides: Mapping[str, Any]) -> ModelSpec:
     """ModelSpec of a model folder, from config.json alone. Raises UnsupportedModelError naming what is supported."""
     config = read_config(folder, overrides)
-    names = config.get("architectures")
-    names = names if isinstance(names, list) else []
+    name = _architecture(config, FAMILIES)
+    return _read_family_spec(config, name, FAMILIES[name])
+
+
+def _architecture(config: Mapping[str, Any], known: Iterable[str]) -> str:
+    """The first of config.json's architectures that is `known`. Raises UnsupportedModelError."""
+    listed = config.get("architectures")
+    names: list[str] = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     for name in names:
-        if name in FAMILIES:
+        if name in known:
+            return name
+    found = ", ".join(names) or "none named in config.json"
+    raise UnsupportedModelError(f"architecture {found} is not supported; supported: {', '.join(known)}")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolingModelSpec:
+    """A network and what makes vectors, or a score ("Identity", "Sigmoid"), of its hidden states."""
+
+    network: EncoderSpec | ModelSpec
+    pooling: PoolingSpec | None
+    score_activation: str | None
+    max_tokens: int  # that the model was made for
+
+    @property
+    def task(self) -> str:
+        return "embed" if self.pooling is not None else "score"
+
+
+def read_any(
+    folder: Path, overrides: Mapping[str, Any], runner: str, pooler_config: Mapping[str, Any]
+) -> ModelSpec | PoolingModelSpec:
+    """What a model folder holds and is to do: `runner` "generate" or "pooling", or "auto" for what it was made for.
+
+    `pooler_config` is --pooler-config. Raises ConfigError or UnsupportedModelError.
+    """
+    config = read_config(folder, overrides)
+    name = _architecture(config, (*FAMILIES, *_HEADLESS, *ENCODERS))
+    if name in FAMILIES:
+        if runner == "generate" or (runner == "auto" and not is_sentence_transformer(folder)):
             return _read_family_spec(config, name, FAMILIES[name])
-    found = ", ".join(map(str, names)) or "none named in config.json"
-    raise UnsupportedModelError(f"architecture {found} is not supported; supported: {', '.join(FAMILIES)}")
+    elif runner == "generate":
+        raise ConfigError(f"--runner generate: {name} makes no text; use auto or pooling", "--runner auto")
+    if name in ENCODERS:
+        return _read_encoder_pooling(folder, config, name, pooler_config)
+    return _read_decoder_pooling(folder, config, name, pooler_config)
+
+
+def _read_encoder_pooling(
+    folder: Path, config: Mapping[str, Any], name: str, pooler_config: Mapping[str, Any]
+) -> PoolingModelSpec:
+    spec = read_encoder_spec(config, name)
+    longest = min(spec.max_tokens, max_seq_length(folder) or spec.max_tokens)
+    if ENCODERS[name].head:
+        return PoolingModelSpec(spec, None, read_score_activation(config, spec.num_labels), longest)
+    pooling = read_pooling(folder, config, spec.hidden_size, "cls", pooler_config)
+    return PoolingModelSpec(spec, pooling, None, longest)
+
+
+def _read_decoder_pooling(
+    folder: Path, config: Mapping[str, Any], name: str, pooler_config: Mapping[str, Any]
+) -> PoolingModelSpec:
+    if config.get("is_causal") is False:
+        raise UnsupportedModelError("is_causal false: decoders that look ahead are not supported")
+    # the head is not read: nothing samples
+    spec = replace(_read_family_spec(config, name, FAMILIES[_HEADLESS.get(name, name)]), tied=True)
+    pooling = read_pooling(folder, config, spec.hidden_size, "last", pooler_config)
+    if pooling.method != "last":
+        raise UnsupportedModelError(f"pooling {pooling.method!r} of a decoder is not supported; only last")
+    longest = min(spec.max_position_embeddings, pooling.max_tokens or spec.max_position_embeddings)
+    return PoolingModelSpec(replace(spec, max_position_embeddings=longest), pooling, None, longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +125,7 @@ class LoadOptions:
     seed: int
     max_model_len: int
 
-    def resolved_dtype(self, spec: ModelSpec, kernels: CacheFacts) -> str:
+    def resolved_dtype(self, spec: ModelSpec | EncoderSpec, kernels: CacheFacts) -> str:
         """The type to compute with. Raises UnsupportedModelError naming what the device has."""
         if self.dtype == "auto":
             return spec.dtype if spec.dtype in kernels.dtypes else kernels.dtypes[0]

@@ -16,7 +16,12 @@ from vsrv.models.spec import ModelSpec
 from vsrv.models.weights import Checkpoint
 
 # Buffers that older exports saved beside the weights; derived data, not parameters.
-_HARMLESS = re.compile(r"(rotary_emb\.inv_freq|\.masked_bias|attn\.bias)$")
+_HARMLESS = re.compile(
+    r"(rotary_emb\.inv_freq|\.masked_bias|attn\.bias|embeddings\.(position|token_type)_ids)$"
+)
+DECODER_BASE = (
+    "model."  # what the names of a decoder's tensors begin with, unless it was saved without a head
+)
 
 
 class WeightReader:
@@ -45,8 +50,14 @@ class WeightReader:
         return Linear(self._kernels.pack_linear(weight, offsets, self._dtype), axis)
 
     def norm(self, name: str, size: int) -> torch.Tensor:
-        tensor = self._checkpoint.tensor(f"{name}.weight", (size,)).float()
-        return tensor.contiguous().to(self._kernels.device)
+        return self.table(f"{name}.weight", (size,))
+
+    def has(self, name: str) -> bool:
+        return name in self._checkpoint
+
+    def table(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """A tensor as it is, float32 on the device."""
+        return self._checkpoint.tensor(name, shape).float().contiguous().to(self._kernels.device)
 
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         target: torch.dtype = getattr(torch, self._dtype)
@@ -73,6 +84,17 @@ class DummyReader:
     def norm(self, name: str, size: int) -> torch.Tensor:
         return torch.ones(size, device=self._kernels.device)
 
+    def has(self, name: str) -> bool:
+        return False
+
+    def table(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Ones for weights of norms, zeros for biases, else seeded normal values of deviation 0.05."""
+        if len(shape) == 1:
+            return torch.full(shape, float(name.endswith(".weight")), device=self._kernels.device)
+        self._seed += 1 << 20
+        generator = torch.Generator().manual_seed(self._seed)
+        return torch.empty(shape).normal_(0.0, 0.05, generator=generator).to(self._kernels.device)
+
 
 def load_decoder(
     folder: Path,
@@ -83,7 +105,7 @@ def load_decoder(
     progress: Callable[[float], None],
 ) -> DecoderWeights:
     """All weights of a decoder. dummy_seed not None makes random ones. Raises ConfigError on missing or unexpected tensors."""
-    checkpoint = None if dummy_seed is not None else Checkpoint(folder)
+    checkpoint = None if dummy_seed is not None else Checkpoint(folder, DECODER_BASE)
     reader: WeightReader | DummyReader
     if checkpoint is None:
         reader = DummyReader(kernels, dtype, dummy_seed or 0)
@@ -91,7 +113,7 @@ def load_decoder(
         reader = WeightReader(checkpoint, kernels, dtype)
     weights = decoder_weights(reader, spec, progress)
     if checkpoint is not None:
-        _check_unread(checkpoint, spec)
+        check_unread(checkpoint, spec.architecture, ignored_of(spec))
         checkpoint.close()
     progress(1.0)
     return weights
@@ -105,6 +127,10 @@ class Reader(Protocol):
     ) -> Linear: ...
 
     def norm(self, name: str, size: int) -> torch.Tensor: ...
+
+    def has(self, name: str) -> bool: ...
+
+    def table(self, name: str, shape: tuple[int, ...]) -> torch.Tensor: ...
 
 
 def decoder_weights(reader: Reader, spec: ModelSpec, progress: Callable[[float], None]) -> DecoderWeights:
@@ -144,15 +170,19 @@ def _layer(reader: Reader, spec: ModelSpec, index: int) -> Layer:
     )
 
 
-def _check_unread(checkpoint: Checkpoint, spec: ModelSpec) -> None:
+def check_unread(checkpoint: Checkpoint, architecture: str, ignored: tuple[str, ...]) -> None:
     """A tensor that no part asked for means that this is another network than config.json says."""
-    unknown = unexpected(checkpoint.unread(), spec)
+    unknown = unexpected(checkpoint.unread(), ignored)
     if unknown:
         shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-        raise ConfigError(f"{checkpoint.folder}: unexpected tensors for {spec.architecture}: {shown}")
+        raise ConfigError(f"{checkpoint.folder}: unexpected tensors for {architecture}: {shown}")
 
 
-def unexpected(names: Iterable[str], spec: ModelSpec) -> list[str]:
-    """Those of `names`, which no part asked for, that are parameters."""
-    unknown = [name for name in names if not _HARMLESS.search(name)]
-    return [name for name in unknown if not (spec.tied and name == "lm_head.weight")]
+def unexpected(names: Iterable[str], ignored: tuple[str, ...]) -> list[str]:
+    """Those of `names`, which no part asked for, that are parameters; `ignored` is how names of other tasks begin."""
+    return [name for name in names if not _HARMLESS.search(name) and not name.startswith(ignored)]
+
+
+def ignored_of(spec: ModelSpec) -> tuple[str, ...]:
+    """A tied decoder may have its head saved, which is the embedding."""
+    return ("lm_head.weight",) if spec.tied else ()

@@ -178,12 +178,13 @@ def read_spec(config: Mapping[str, Any], architecture: str, family: Family) -> M
         mlp_bias=fields.boolean("mlp_bias", False),
         qk_norm=family.qk_norm,
         sliding_windows=_windows(fields, layers, family),
-        dtype=_dtype(config),
+        dtype=checkpoint_dtype(config),
         eos_token_ids=_eos(config.get("eos_token_id")),
     )
 
 
-def _dtype(config: Mapping[str, Any]) -> str:
+def checkpoint_dtype(config: Mapping[str, Any]) -> str:
+    """The type that config.json names. Raises UnsupportedModelError."""
     value = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
     if value not in DTYPES:
         raise UnsupportedModelError(

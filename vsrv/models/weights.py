@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +17,46 @@ from vsrv.models.mapped import MappedTensors
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf")
 
 
-class Checkpoint:
-    """The tensors of a model folder, read one at a time; pages of a file are only mapped while a tensor is copied out."""
+def saved_name(name: str, base: str, known: Container[str]) -> str:
+    """How a tensor is called in a checkpoint that has the names `known`: `base` in front of a name may be lacking."""
+    short = name.removeprefix(base)
+    return short if name not in known and short in known else name
 
-    def __init__(self, folder: Path) -> None:
+
+class Checkpoint:
+    """The tensors of a model folder, read one at a time; pages of a file are only mapped while a tensor is copied out.
+
+    Names that begin with `base` may lack it: that is how a network is saved that has no head.
+    """
+
+    def __init__(self, folder: Path, base: str = "") -> None:
         self.folder = folder
+        self._base = base
         self._file_of = _tensor_files(folder)
         self._open: dict[str, Any] = {}
         self._unread = set(self._file_of)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._file_of
+        return self._saved(name) in self._file_of
+
+    def _saved(self, name: str) -> str:
+        return saved_name(name, self._base, self._file_of)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         """The tensor `name`, checked against `shape`. Raises ConfigError naming it."""
-        file = self._file_of.get(name)
+        name_here = self._saved(name)
+        file = self._file_of.get(name_here)
         if file is None:
             raise ConfigError(f"{self.folder}: tensor {name} {list(shape)} is missing from the checkpoint")
         if file not in self._open:
             self._open.clear()  # one mapped file at a time bounds the resident memory
             self._open[file] = _open(self.folder / file)
-        tensor: torch.Tensor = self._open[file].get_tensor(name)
+        tensor: torch.Tensor = self._open[file].get_tensor(name_here)
         if tuple(tensor.shape) != shape:
             raise ConfigError(
                 f"{self.folder}: tensor {name} has shape {list(tensor.shape)}, config.json says {list(shape)}"
             )
-        self._unread.discard(name)
+        self._unread.discard(name_here)
         return tensor
 
     def unread(self) -> Iterator[str]:

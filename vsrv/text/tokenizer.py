@@ -6,6 +6,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ from vsrv.errors import ConfigError
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _ANGLED = re.compile(r"<.+>")
 _SPACE = "\u2581".encode()  # sentencepiece's sign for a space
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Keep `length` tokens of a longer input, special ones counted; `side` is where the others are cut off."""
+
+    length: int
+    side: str = "right"
+
+    def of(self, ids: array[int]) -> array[int]:
+        return ids[: self.length] if self.side == "right" else ids[max(0, len(ids) - self.length) :]
 
 
 class Tokenizer:
@@ -54,6 +66,34 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool) -> array[int]:
         """Text → ids; control tokens spelled in the text are control tokens (a raw prompt is the caller's own)."""
         return array("I", self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def encode_input(
+        self, text: str, second: str | None, add_special_tokens: bool, cut: Cut | None
+    ) -> tuple[array[int], int]:
+        """A text, or a pair of texts, in the form that an encoder was trained with → ids, and where token type 1 begins.
+
+        What is too long for `cut` is shortened before special tokens are put around it: of a pair always the longer text, as
+        transformers' `longest_first` does.
+        """
+        whole = self._tokenizer.encode(text, second, add_special_tokens=add_special_tokens)
+        if cut is not None and len(whole.ids) > cut.length:
+            first, other = self._tokenizer.encode(text, add_special_tokens=False), None
+            added = self._tokenizer.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
+            room = max(0, cut.length - added)
+            if second is not None:
+                other = self._tokenizer.encode(second, add_special_tokens=False)
+                rooms = _shares(len(first.ids), len(other.ids), room)
+                other.truncate(rooms[1], 0, cut.side)
+                room = rooms[0]
+            first.truncate(room, 0, cut.side)
+            whole = self._tokenizer.post_process(first, other, add_special_tokens)
+        types = whole.type_ids
+        return array("I", whole.ids), types.index(1) if 1 in types else len(types)
+
+    def first_tokens(self, text: str, most: int) -> str:
+        """The beginning of a text that has no more than `most` tokens."""
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return text if len(offsets) <= most else text[: offsets[most - 1][1]]
 
     def encode_marked(self, text: str, mark: str) -> array[int]:
         """Rendered chat → ids. `mark` splits every control token that a user spelled, so that its halves stay plain text;
@@ -122,6 +162,12 @@ class Tokenizer:
         """A whole sequence as the tokenizer's own decoder gives it."""
         text: str = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
         return text
+
+
+def _shares(first: int, second: int, room: int) -> tuple[int, int]:
+    """Lengths of a pair that is longer than `room`: the longer one gives way, then both have half, the longer one more if it is odd."""
+    shorter = min(first, second, room // 2)
+    return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
 
 
 def _decoder_style(decoder: Any) -> str:

@@ -186,6 +186,8 @@ class ToolScanner:
         if mark in self._form.closes:
             if not self._open:
                 self.content(mark)
+            elif self._edge:
+                self._space = []  # between a call and the mark that closes it
             self._open = False
             return match.end(), False
         is_bare = mark in self._form.bare
