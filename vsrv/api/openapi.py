@@ -132,7 +132,7 @@ def field_schema(row: Field, facts: ModelFacts) -> dict[str, Any]:
     """JSON schema of one field; null is taken as absent, except where the field is required."""
     schema: dict[str, Any] = {**_SCHEMAS[row.kind](row, facts), **(row.schema or {})}
     if row.name == "model":
-        schema = {"enum": [*facts.served_names, ""]}
+        schema = {"type": "string"} if facts.any_name else {"enum": [*facts.served_names, ""]}
     if not row.required:
         schema = _or_null(schema)
     schema["description"] = row.help
@@ -248,7 +248,7 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
 def _place(name: str, facts: ModelFacts) -> dict[str, Any]:
     """Schema of a placeholder in a path."""
     if name == "model":
-        return {"enum": list(facts.served_names)}
+        return {"type": "string"} if facts.any_name else {"enum": list(facts.served_names)}
     return {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 
 
