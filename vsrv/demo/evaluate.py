@@ -5,10 +5,10 @@
     python -m vsrv.demo.evaluate --url http://127.0.0.1:8000      a running server (needs no torch)
 
 Questions come from lines of `option-name<TAB>question`; `a|b` where either option is a right answer, and `-` where the
-model must say that it does not know.
+model must say that it does not know. In the place of an option there may be a subject of SUBJECTS, such as a command.
 Lines that are empty or start with `#` do not count. The questions of heldout.tsv were not used to make the training data.
-An answer is right when it names the option as a flag (--option); "first" counts those that begin with it. A question
-that must be declined is right when the answer says so and names no option.
+An answer is right when it names the option as a flag (--option), a subject by its text; "first" counts those that begin
+with it: no other flag is before it. A question that must be declined is right when the answer says so and names no option.
 """
 
 from __future__ import annotations
@@ -29,21 +29,43 @@ from vsrv.demo.smalltalk import DECLINED
 
 OFF_TOPIC = "-"
 FLAG = re.compile(r"--([a-z0-9][a-z0-9-]*)")
+COMMANDS = "setup check chat complete run-batch keys cert bench docs completion".split()
+
+# what is no option, and the text by which an answer names it
+SUBJECTS = {command: re.compile(rf"\bvsrv(?:\.pyz)? {command}(?![\w-])") for command in COMMANDS} | {
+    "settings": re.compile(r"\bvsrv(?:\.pyz)? config(?![\w-])"),  # `config` is the option
+    "tools": re.compile(r"`tools`|\btool_choice\b|/v1/chat/completions\b"),
+    "structured": re.compile(r"\b(?:response_format|structured_outputs)\b"),
+    "embeddings": re.compile(r"/v1/embeddings\b"),
+    "messages": re.compile(r"/v1/messages\b"),
+    "responses": re.compile(r"/v1/responses\b"),
+    "systemd": re.compile(r"\bsystem(?:d|ctl)\b|\bvsrv@"),
+    "balancing": re.compile(
+        r"\b(?:nginx|haproxy|load balanc\w+|several (?:instances|servers))\b", re.IGNORECASE
+    ),
+    "zipapp": re.compile(r"\bbuild_zipapp\b|\.pyz\b"),
+}
 ANSWER_LIMIT = 96
 TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question and the options of which its answer must name one (none: it must decline)."""
+    """A question and the options and subjects of which its answer must name one (neither: it must decline)."""
 
     options: tuple[str, ...]
     question: str
+    subjects: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """What the report calls the case."""
-        return " or ".join(self.options) or "(off topic)"
+        return " or ".join((*self.options, *self.subjects)) or "(off topic)"
+
+    @property
+    def on_topic(self) -> bool:
+        """Whether there is something to name."""
+        return bool(self.options or self.subjects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +87,22 @@ def read_cases(path: Path) -> list[Case]:
         names, tab, question = line.partition("\t")
         if not tab or not question.strip():
             raise ValueError(f"{path}, line {number}: expected option-name<TAB>question")
-        options = () if names.strip() == OFF_TOPIC else tuple(name.strip() for name in names.split("|"))
-        cases.append(Case(options, question.strip()))
+        wanted = [] if names.strip() == OFF_TOPIC else [name.strip() for name in names.split("|")]
+        options = tuple(name for name in wanted if name not in SUBJECTS)
+        cases.append(Case(options, question.strip(), tuple(name for name in wanted if name in SUBJECTS)))
     return cases
 
 
 def judge(case: Case, answer: str) -> Verdict:
-    """Compare the flags that an answer names with what was wanted."""
-    flags = [flag.removeprefix("no-") for flag in FLAG.findall(answer)]
-    if not case.options:
+    """Compare the flags and subjects that an answer names with what was wanted."""
+    flags = [(found.start(), found[1].removeprefix("no-")) for found in FLAG.finditer(answer)]
+    if not case.on_topic:
         right = DECLINED in answer and not flags
         return Verdict(case, answer, right, right)
-    right = any(flag in case.options for flag in flags)
-    return Verdict(case, answer, right, right and flags[0] in case.options)
+    wanted = [start for start, flag in flags if flag in case.options]
+    wanted += [found.start() for subject in case.subjects if (found := SUBJECTS[subject].search(answer))]
+    first = bool(wanted) and not any(s < min(wanted) for s, _ in flags)
+    return Verdict(case, answer, bool(wanted), first)
 
 
 def report(verdicts: list[Verdict]) -> str:
@@ -89,8 +114,8 @@ def report(verdicts: list[Verdict]) -> str:
     misses = [verdict for verdict in verdicts if not verdict.right]
     lines += ["", "missed:"] if misses else []
     lines += [f"  {v.case.title}: {v.case.question}\n      {v.answer}" for v in misses]
-    on_topic = [v for v in verdicts if v.case.options]
-    off_topic = [v for v in verdicts if not v.case.options]
+    on_topic = [v for v in verdicts if v.case.on_topic]
+    off_topic = [v for v in verdicts if not v.case.on_topic]
     lines += ["", f"right option named: {_share([v.right for v in on_topic])}"]
     lines += [f"right option named first: {_share([v.first for v in on_topic])}"]
     lines += [f"off topic declined: {_share([v.right for v in off_topic])}"]
