@@ -17,8 +17,7 @@ import pytest
 import torch
 import transformers
 
-import vsrv.demo
-from vsrv import models
+from vsrv import demo, models
 from vsrv.engine.blocks import BlockPool
 from vsrv.engine.engine import Engine
 from vsrv.engine.grammar import Grammars
@@ -28,7 +27,7 @@ from vsrv.engine.sequence import Sequence
 from vsrv.kernels import Kernels
 from vsrv.messages import GRAMMAR_LIMITS, Failed, FinishReason, Generate, SamplingParams, TokenOutput
 
-VOCABULARY = 2560
+VOCABULARY = int(json.loads((demo.model_path() / "config.json").read_text())["vocab_size"])
 END, OTHER_END = 2, 0  # <|im_end|>, <|endoftext|>
 SCHEMA = {
     "type": "object",
@@ -66,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(2)
     transformers.Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    shutil.copy(Path(vsrv.demo.__file__).parent / "tokenizer.json", folder)
+    shutil.copy(demo.model_path() / "tokenizer.json", folder)
     return folder
 
 

@@ -17,12 +17,16 @@ from vsrv.demo.topics_model import MODEL
 from vsrv.demo.topics_network import NETWORK
 from vsrv.demo.topics_operation import OPERATION
 from vsrv.demo.voices import VOICES
+from vsrv.demo.voices_service import SERVICE_VOICES
 
-OPTIONS: tuple[Topic, ...] = tuple(
-    replace(topic, asks=topic.asks + VOICES.get(topic.name, ()))
-    for topic in NETWORK + ACCESS + LIMITS + ENGINE + MODEL + CHAT + OPERATION
-)
-TOPICS: tuple[Topic, ...] = OPTIONS + COMMANDS + TALK
+
+def _with_voices(*topics: Topic) -> tuple[Topic, ...]:
+    voices = VOICES | SERVICE_VOICES
+    return tuple(replace(topic, asks=topic.asks + voices.get(topic.name, ())) for topic in topics)
+
+
+OPTIONS = _with_voices(*NETWORK, *ACCESS, *LIMITS, *ENGINE, *MODEL, *CHAT, *OPERATION)
+TOPICS = OPTIONS + _with_voices(*COMMANDS) + TALK
 
 OFFTOPIC_SHARE = 0.22
 

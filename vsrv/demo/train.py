@@ -28,6 +28,7 @@ from vsrv.demo.tokens import PAD, Encoder, Sample, train_tokenizer, write_json, 
 
 LEARNING_RATE = 2e-3  # at its peak
 SAVE_EVERY = 500  # steps
+TOKENS_PER_STEP = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Plan:
     steps: int
     seed: int
     threads: int
-    tokens_per_step: int = 4096
+    tokens_per_step: int = TOKENS_PER_STEP
     learning_rate: float = LEARNING_RATE
     warmup: int = 150
     weight_decay: float = 0.05
@@ -93,9 +94,10 @@ def loss_of(network: Network, ids: Tensor, weights: Tensor) -> Tensor:
 
 def rate_at(step: int, plan: Plan) -> float:
     """Learning rate: linear warm-up, then a half cosine down to 2 % of the peak."""
-    if step < plan.warmup:
-        return plan.learning_rate * (step + 1) / plan.warmup
-    done = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
+    warmup = min(plan.warmup, plan.steps // 10)
+    if step < warmup:
+        return plan.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, plan.steps - warmup)
     return plan.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
@@ -202,6 +204,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its peak")
+    parser.add_argument("--tokens-per-step", type=int, default=TOKENS_PER_STEP)
     parser.add_argument("--save-every", type=int, default=SAVE_EVERY, metavar="STEPS")
     parser.add_argument("--start", type=Path, help="folder of a model to go on from, when topics were added")
     given = parser.parse_args()
@@ -211,7 +214,8 @@ def main() -> None:
             given.steps,
             given.seed,
             given.threads,
-            learning_rate=given.learning_rate,
+            given.tokens_per_step,
+            given.learning_rate,
             save_every=given.save_every,
             start=given.start,
         )
