@@ -24,6 +24,9 @@ def main() -> int:
 
 
 def _child(name: str, fd: int) -> int:
+    boot.die_with_parent()  # before the imports, which take seconds
+    if boot.peer_has_gone(fd):
+        return 0  # before it could be asked for: Linux tells nobody of a parent that has ended already
     boot.dump_stacks_on_signal()
     if name == "_engine":
         # torch's own threads would spin for milliseconds after each of its operations, on the cores that the kernels' threads need next

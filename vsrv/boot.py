@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import select
 import signal
 import stat
 import sys
@@ -46,6 +47,13 @@ def die_with_parent() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+
+
+def peer_has_gone(fd: int) -> bool:
+    """Whether the other end of an inherited socket is closed, whatever lies unread in ours."""
+    poll = select.poll()
+    poll.register(fd, select.POLLHUP)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def dump_stacks_on_signal() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -23,6 +24,8 @@ SMALL_BODY_BYTES = (
     16 * 1024
 )  # bodies of _IN_THE_FRONT up to this size are prepared there: quicker than a trip to the child
 _IN_THE_FRONT = ("completions", "embeddings")  # no template, and every text of the body is read once
+_EXIT_S = 2.0  # to tell how it ended, once its socket has
+_CRASHES = frozenset((signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE))
 _WRITE_BYTES = 256 * 1024  # to the child at once
 
 
@@ -106,10 +109,25 @@ class PrepareClient:
                     None,
                 ) from None
             except (ConnectionError, asyncio.IncompleteReadError):
+                crashed = await self._has_crashed()
                 await self._restart("it ended")
+                if crashed:  # a second attempt would end the same way
+                    message = (
+                        "the request is too complex: its template, text or grammar could not be prepared"
+                    )
+                    raise UserError(400, "request_too_complex", message) from None
                 raise UserError(
                     503, "prepare_failed", "the request could not be prepared; try again", None, 1.0
                 ) from None
+
+    async def _has_crashed(self) -> bool:
+        """Whether the child ended by its own doing: an overflown stack, or memory that a library could not go on without."""
+        process = self._process
+        if process is None:  # `stop` has ended it
+            return False
+        with contextlib.suppress(TimeoutError):
+            return -await asyncio.wait_for(process.wait(), _EXIT_S) in _CRASHES
+        return False
 
     async def _restart(self, why: str) -> None:
         if self._stopping:

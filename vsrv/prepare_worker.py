@@ -13,7 +13,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from vsrv import boot
 from vsrv.api.prepare import Preparer
 from vsrv.api.schema import ModelFacts, SamplingDefaults
 from vsrv.errors import ConfigError, UserError
@@ -35,6 +34,7 @@ DIALECTS = (
     "messages",
     "count_tokens",
     "responses",
+    "input_tokens",
     "embeddings",
     "rerank",
     "score",
@@ -44,7 +44,6 @@ _MEMORY_BYTES = 4 << 30  # of address space: far above an honest request, far be
 
 def main(fd: int) -> int:
     """Serve until the socket ends; returns the exit status."""
-    boot.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)

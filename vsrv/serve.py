@@ -661,12 +661,9 @@ def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient,
             is_matryoshka=ready.is_matryoshka,
             matryoshka=ready.matryoshka,
         )
-        await prepare.configure(
-            facts,
-            build_preparer(
-                text_folder, None if get("chat-template") is None else get("chat-template"), facts, tokenizer
-            ),
-        )
+        preparer = build_preparer(text_folder, get("chat-template"), facts, tokenizer)
+        await prepare.configure(facts, preparer)
+        log.event("info", f"chat: {preparer.described}; see --tool-call-parser and --reasoning-parser")
         metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
         room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
         # a place of the queue is one sequence, or a group of inputs of which vectors are made

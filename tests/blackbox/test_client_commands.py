@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from started import Server
 
@@ -153,29 +154,41 @@ def test_a_batch_that_is_killed_goes_on(server: Server, tmp_path: Path) -> None:
     assert len(answers) == 1, "the same request, greedy"
 
 
-@pytest.mark.slow
-def test_a_batch_with_a_server_of_its_own(tmp_path: Path) -> None:
-    given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    row = {
-        "custom_id": "a",
-        "method": "POST",
-        "url": "/v1/completions",
-        "body": {"prompt": "x", "max_tokens": 3},
-    }
-    given.write_text(json.dumps(row) + "\n")
-    words = [
-        "run-batch",
-        "-i",
-        str(given),
-        "-o",
-        str(out),
-        "--max-num-seqs",
-        "2",
-        "--api-key",
-        "key-of-the-batch",
-    ]
-    done = subprocess.run([*VSRV, *words], capture_output=True, text=True, timeout=300)
+def own_batch(folder: Path, *words: str) -> tuple[Path, list[str]]:
+    """(output file, words of run-batch) for one request to a server of its own."""
+    given, out = folder / "in.jsonl", folder / "out.jsonl"
+    body = {"prompt": "x", "max_tokens": 3}
+    given.write_text(
+        json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}) + "\n"
+    )
+    return out, ["run-batch", "-i", str(given), "-o", str(out), "--max-num-seqs", "2", *words]
+
+
+def test_a_batch_with_a_server_of_its_own(pyz: Path, tmp_path: Path) -> None:
+    """From the archive, which its server has to find again."""
+    out, words = own_batch(tmp_path, "--api-key", "key-of-the-batch")
+    command = [sys.executable, "-P", str(pyz), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(out.read_text())["response"]["status_code"] == 200
-    refused = subprocess.run([*VSRV, *words, "--no-such-flag"], capture_output=True, text=True, timeout=300)
-    assert refused.returncode == 78 and "--no-such-flag" in refused.stderr
+
+
+def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
+    out, words = own_batch(tmp_path, "--no-such-flag")
+    done = subprocess.run([*VSRV, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78 and "--no-such-flag" in done.stderr and not out.exists()
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
+    _, words = own_batch(tmp_path)
+    process = subprocess.Popen([*VSRV, *words], stderr=subprocess.DEVNULL)
+    end, tree = time.monotonic() + 60, []
+    while len(tree) < 2:  # the server and at least its engine
+        assert time.monotonic() < end and process.poll() is None
+        tree = psutil.Process(process.pid).children(recursive=True)
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(tree, timeout=10)
+    assert not alive

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 import transformers
 from simulated import SimulatedDevice, SimulatedLoader
@@ -17,6 +20,7 @@ from vsrv.engine import graphs
 from vsrv.engine.blocks import BlockPool
 from vsrv.engine.engine import Engine
 from vsrv.engine.gpu import TorchProducts, with_products
+from vsrv.engine.grammar import Grammars
 from vsrv.engine.runner import ModelRunner
 from vsrv.engine.scheduler import Scheduler, SchedulerLimits
 from vsrv.kernels import Kernels
@@ -46,6 +50,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameter.normal_(0, 0.3) if parameter.dim() > 1 else parameter.uniform_(0.5, 1.5)
     path = tmp_path_factory.mktemp("gpu-model")
     network.to(torch.bfloat16).save_pretrained(path)
+    letters = [*map(chr, range(33, 127)), "\u0120"]  # ASCII in GPT-2's spelling
+    vocabulary = {letter: 3 + i for i, letter in enumerate(letters)}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    table = json.loads(made.to_str())
+    table["added_tokens"] = [
+        {"id": i, "content": f"<|{i}|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        for i in range(3)
+    ]  # fmt: skip
+    (path / "tokenizer.json").write_text(json.dumps(table))
     return path
 
 
@@ -65,6 +80,7 @@ def make_engine(folder: Path) -> Callable[..., Engine]:
         budget: int = 24,
         seqs: int = 4,
         replays: bool = False,
+        grammars: bool = False,
     ) -> Engine:
         kernels = gpu_kernels(arch, lag)
         spec = models.read_spec(folder, {})
@@ -78,7 +94,12 @@ def make_engine(folder: Path) -> Callable[..., Engine]:
             runner.use_graphs(recorded, seqs, 16)
         limits = SchedulerLimits(seqs, budget, min(256, blocks * kernels.block_size))
         return Engine(
-            runner, Scheduler(limits, BlockPool(blocks, kernels.block_size, True)), kernels.block_size, lag, 0
+            runner,
+            Scheduler(limits, BlockPool(blocks, kernels.block_size, True)),
+            kernels.block_size,
+            lag,
+            0,
+            Grammars(folder, VOCABULARY) if grammars else None,
         )
 
     return make
@@ -195,3 +216,27 @@ def test_a_size_that_cannot_be_captured_stays_eager(
     assert len(run(engine, requests)[1]) == 5
     assert attempts == [1], "the capture was tried again"
     assert "no memory for a graph" in capfd.readouterr().err
+
+
+def test_grammars_hold_on_every_path(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks go up between the logits of a step and its sampling, with results read at once or one step later, replayed or not."""
+    monkeypatch.setattr(graphs, "_NEEDED", 1)
+    texts = {1: "start: /[0-9]{2}/", 2: 'start: "ab" | "ac"', 3: ""}
+    requests = {
+        seq_id: (
+            [5 + seq_id, 6, 7],
+            SamplingParams(
+                3, temperature=1.0, seed=seq_id, eos_token_id=2, ignore_eos=not text, grammar=text
+            ),
+        )
+        for seq_id, text in texts.items()
+    }
+    results = [
+        run(make_engine(lag, replays=replays, grammars=True), requests)
+        for lag, replays in ((0, False), (1, True))
+    ]
+    assert results[0] == results[1]
+    spelled = {i: "".join(chr(30 + t) for t in ids if t > 2) for i, ids in results[0].items()}
+    assert re.fullmatch("[0-9]{2}", spelled[1]) and spelled[2] in ("ab", "ac") and len(results[0][3]) == 3

@@ -100,6 +100,23 @@ def test_sampling_equals_the_specification(options: dict[str, Any], masked: bool
     assert ("adjust_logits" in names) == (masked or bench.state.has_adjusted)
 
 
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {}, {"top_k": 5, "top_p": 0.8, "min_p": 0.1}], ids=str
+)
+def test_a_row_without_an_allowed_token_gives_one_all_the_same(options: dict[str, Any]) -> None:
+    """The engine finds it out by its own check; the neighbours' tokens are what they are."""
+    vocab, slots = 101, [7, 0]
+    bench, alone = Bench(vocab), Bench(vocab)
+    for row, slot in enumerate(slots):
+        for each in (bench, alone):
+            each.state.assign(slot, SamplingParams(50, **options), row, [1], [])
+    logits = np.random.default_rng(5).normal(size=(2, vocab)).astype(np.float32)
+    mask = np.ones((2, vocab), bool)
+    mask[0] = False
+    ids = bench.sample(logits, slots, mask)
+    assert 0 <= ids[0] < vocab and ids[1] == alone.sample(logits, slots)[1]
+
+
 def expected_row(logits: np.ndarray, params: SamplingParams, seed: int) -> int:
     with np.errstate(invalid="ignore", divide="ignore"):
         return reference.sample(logits, params, seed, [], [])

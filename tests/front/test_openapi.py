@@ -92,6 +92,7 @@ def bodies() -> list[Any]:
         "messages": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1},
         "count_tokens": {"messages": [{"role": "user", "content": "x"}]},
         "responses": {"input": "x"},
+        "input_tokens": {"input": "x"},
         "embeddings": {"input": "x"},
         "rerank": {"query": "x", "documents": ["x"]},
         "score": {"text_1": "x", "text_2": "x"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import signal
 import socket
 import subprocess
 import tracemalloc
@@ -19,6 +20,7 @@ import tokenizers
 
 from vsrv.api.prepare import Preparer
 from vsrv.api.schema import ModelFacts, SamplingDefaults
+from vsrv.api.structured import ChildNeeded
 from vsrv.boot import child_command
 from vsrv.errors import ConfigError, UserError
 from vsrv.prepare_client import SMALL_BODY_BYTES, PrepareClient
@@ -230,6 +232,36 @@ def test_a_child_that_dies_is_replaced(folder: Path, local: Preparer) -> None:
         assert await client.prepare("chat", chat("two")) == local.prepare("chat", chat("two"))
 
     assert len(play(folder, local, scenario)) == 1
+
+
+def test_a_request_that_crashes_the_child_is_not_worth_another_try(folder: Path, local: Preparer) -> None:
+    async def scenario(client: PrepareClient) -> None:
+        assert client._process is not None
+        client._process.send_signal(signal.SIGSEGV)
+        with pytest.raises(UserError) as refused:
+            await client.prepare("chat", chat("one"))
+        assert (refused.value.status, refused.value.code) == (400, "request_too_complex")
+        assert await client.prepare("chat", chat("two")) == local.prepare("chat", chat("two"))
+
+    assert len(play(folder, local, scenario)) == 1
+
+
+GRAMMAR = json.dumps({"prompt": "x", "structured_outputs": {"regex": "[a-c]+"}}).encode()
+
+
+def test_grammars_are_compiled_in_the_child(folder: Path, local: Preparer) -> None:
+    """Also those of small completions, which the front prepares by itself otherwise: compiling must be where it can be stopped."""
+
+    async def scenario(client: PrepareClient) -> None:
+        with pytest.raises(ChildNeeded):
+            local.prepare("completions", GRAMMAR)
+        prepared = await client.prepare("completions", GRAMMAR)
+        assert prepared.request is not None and "[a-c]+" in prepared.request.params.grammar
+        with pytest.raises(UserError) as refused:
+            await client.prepare("completions", GRAMMAR.replace(b"[a-c]+", b"[a-c"))
+        assert (refused.value.code, refused.value.param) == ("invalid_grammar", "structured_outputs.regex")
+
+    assert play(folder, local, scenario) == []
 
 
 def test_stop_in_the_middle_of_requests(folder: Path, local: Preparer) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+import tokenizers
 import transformers
 from pydantic import BaseModel
-from served import Setup, Site, save_tokenizer
+from served import TEMPLATE, Setup, Site, save_tokenizer
 from tool_template import QWEN_LIKE
 
 from vsrv.text.template import ChatTemplate
@@ -274,6 +276,21 @@ def test_texts_of_tools_hold_no_control_tokens(site: Site) -> None:
     assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize(
+    "written", ["tools | tojson(ensure_ascii=true)", "tools", "tools | string | upper | lower"]
+)
+def test_no_way_to_write_a_tool_makes_control_tokens(folder: Path, written: str) -> None:
+    """Marks are found again where a template has escaped them."""
+    site = Site(folder, Setup(template=f'{{{{ {written} }}}}<tool_call>arguments"', facts=FACTS))
+    tool = {"type": "function", "function": {"name": "f", "description": "a<|im_end|>b ☀"}}
+    status, answer = site.post("/tokenize", {"messages": HELLO, "tools": [tool]})
+    assert status == 200, answer
+    text = site.tokenizer.decode(answer["tokens"], False)
+    assert "a<|im_end|>b" in text and "e000" not in text
+    assert not [token for token in answer["tokens"] if token in site.tokenizer.special_ids]
+    site.stop()
+
+
 THOUGHT = "<think>\nThey greet me.\n</think>\n\nHello!"
 
 
@@ -432,6 +449,38 @@ def test_templates_without_a_place_for_tools(folder: Path) -> None:
         "<|im_start|>user\n<tool_response>\nsunny\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
     )
     told.stop()
+
+
+def test_marks_that_are_control_tokens_are_seen(tmp_path: Path) -> None:
+    """As Mistral's models have them; other control tokens stay hidden. Ids are nine letters and digits, which their templates demand."""
+    save_tokenizer(tmp_path)
+    made = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    made.add_special_tokens(["[TOOL_CALLS]", "[ARGS]", "[THINK]", "[/THINK]", "[OTHER]"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    template = f"{TEMPLATE}{{% if tools %}}[TOOL_CALLS][ARGS]{{% endif %}}{{# [THINK] #}}"
+    site = Site(tmp_path, Setup(template=template, facts=FACTS))
+    site.engine.reply = (
+        '[THINK]hm[OTHER][/THINK]So: [OTHER][TOOL_CALLS]get_weather[ARGS]{"city": "x"}[TOOL_CALLS]f[ARGS]{}'
+    )
+    for stream in (False, True):
+        body = {"messages": HELLO, "tools": [WEATHER], "max_tokens": 100, "stream": stream}
+        _, _, data = site.request("POST", "/v1/chat/completions", body)
+        if stream:
+            chunks = [
+                json.loads(line[6:]) for line in data.decode().split("\n\n") if line.startswith("data: {")
+            ]
+            deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+            calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+            named = [(c["id"], c["function"]["name"]) for c in calls if "id" in c]
+            text = "".join(delta.get("content") or "" for delta in deltas)
+            thought = "".join(delta.get("reasoning", "") for delta in deltas)
+        else:
+            message = json.loads(data)["choices"][0]["message"]
+            named = [(call["id"], call["function"]["name"]) for call in message["tool_calls"]]
+            text, thought = message["content"], message["reasoning"]
+        assert (thought, text, [name for _, name in named]) == ("hm", "So: ", ["get_weather", "f"])
+        assert all(re.fullmatch("[A-Za-z0-9]{9}", id) for id, _ in named)
+    site.stop()
 
 
 def test_a_template_of_its_own_for_tools() -> None:

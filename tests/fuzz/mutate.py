@@ -44,10 +44,11 @@ TARGETS = {
     "guard": Target(
         "vsrv.http.guard",
         (
+            "tests/http/test_guard_bounds.py",
             "tests/http/test_request_table.py",
             "tests/http/test_guard_fuzz.py",
             "-k",
-            "without_io or guard_fuzz",
+            "without_io or guard_fuzz or guard_bounds",
         ),
     ),
     "auth": Target("vsrv.api.auth", ("tests/unit/test_auth.py",)),

@@ -251,6 +251,24 @@ def test_sampling_equals_the_specification(
             assert int(state.last_token[int(slots[row])]) == expected
 
 
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {}, {"top_k": 5, "top_p": 0.8, "min_p": 0.1}], ids=str
+)
+def test_a_row_without_an_allowed_token_gives_one_all_the_same(
+    kernels: Kernels, options: dict[str, object]
+) -> None:
+    """The engine finds it out by its own check; the neighbours' tokens are what they are."""
+    logits = torch.from_numpy(np.random.default_rng(5).normal(size=(2, 96)).astype(np.float32))
+    slots, ids = torch.tensor([1, 0], dtype=torch.int32), torch.full((2, 2), -1, dtype=torch.int32)
+    mask = torch.tensor([[0, 0, 0], [-1, -1, -1]], dtype=torch.int32)
+    for place, bits in enumerate((mask, None)):
+        state = kernels.new_sampling_state(2, 96)
+        for row in range(2):
+            state.assign(int(slots[row]), SamplingParams(9, **options), row, [1], [])  # type: ignore[arg-type]
+        kernels.sample(logits, slots, state, bits, ids[place])
+    assert 0 <= int(ids[0, 0]) < 96 and ids[0, 1] == ids[1, 1]
+
+
 def test_sampling_noise_belongs_to_the_request(kernels: Kernels) -> None:
     logits = torch.zeros(1, 50)
     params = SamplingParams(9, temperature=1.0)

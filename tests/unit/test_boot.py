@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,12 @@ def test_a_child_finds_the_same_package_from_another_folder(tmp_path: Path) -> N
         pytest.skip("vsrv is not installed in this environment")
     assert shown.returncode == 0, shown.stderr
     assert "0.1.0" in shown.stdout
+
+
+def test_a_peer_that_has_gone_is_seen_behind_what_it_sent() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.sendall(b"x")
+        assert not boot.peer_has_gone(ours.fileno())
+        theirs.close()
+        assert boot.peer_has_gone(ours.fileno())

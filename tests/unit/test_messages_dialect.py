@@ -102,7 +102,10 @@ def test_a_conversation_with_tools_and_thinking() -> None:
         {"role": "user", "content": text("and?")},
     ]
     assert made.chat["max_tokens"] == 200, "a limit above the context means all that the context has"
-    assert made.ignored == ("messages[1].content[5] (server_tool_use)",)
+    assert made.ignored == (
+        "messages[1].content[1] (redacted_thinking)",
+        "messages[1].content[5] (server_tool_use)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,17 @@ def test_tools_of_the_server_are_read_over() -> None:
     made = translated({"max_tokens": 1, "messages": [{"role": "user", "content": "x"}], "tools": tools})
     assert [tool["function"]["name"] for tool in made.chat["tools"]] == ["get_weather"]
     assert made.ignored == ("tools[0] (web_search_20250305)",)
+
+
+def test_a_deferred_tool_is_shown_when_it_has_been_found() -> None:
+    """The reference, tool search: deferred tools are loaded where a tool_reference names them."""
+    tools = [WEATHER, {**WEATHER, "name": "rare", "defer_loading": True}]
+    found = [{"type": "tool_reference", "tool_name": "rare"}]
+    result = {"type": "tool_result", "tool_use_id": "t", "content": found}
+    hello = {"role": "user", "content": "x"}
+    assert [t["function"]["name"] for t in chat(tools=tools)["tools"]] == ["get_weather"]
+    body = chat(tools=tools, messages=[hello, {"role": "user", "content": [result]}])
+    assert [t["function"]["name"] for t in body["tools"]] == ["get_weather", "rare"]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +207,10 @@ def test_turns_of_one_role_are_combined_and_late_instructions_stay_in_place() ->
     assert plain == [("system", ["top", "first"]), ("user", ["a", "b", "late", "c"])]
 
 
+def test_a_message_without_content_is_an_empty_one() -> None:
+    assert chat(messages=[{"role": "user", "content": []}])["messages"] == [{"role": "user", "content": []}]
+
+
 def test_a_last_assistant_message_is_continued() -> None:
     body = chat(
         messages=[{"role": "user", "content": "x"}, {"role": "assistant", "content": "The answer is ("}]
@@ -208,6 +226,11 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
     [
         ({"messages": None}, "invalid_value", "messages"),
         ({"messages": []}, "invalid_value", "messages"),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]},
+            "invalid_value",
+            "messages",
+        ),
         ({"max_tokens": None}, "invalid_value", "max_tokens"),
         ({"max_tokens": -1}, "invalid_value", "max_tokens"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0].role"),

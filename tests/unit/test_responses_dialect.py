@@ -417,6 +417,15 @@ def test_the_response_has_what_was_streamed() -> None:
     }
 
 
+def test_a_bare_name_finds_its_namespace_where_there_is_only_one() -> None:
+    """github.com/router-for-me/CLIProxyAPI/issues/4106: models leave it out."""
+    bare = calls(ToolCallDelta(0, "c", "read"), ToolCallDelta(0, arguments="{}"), reason="tool_calls")
+    item = events([bare])[-1]["response"]["output"][0]
+    assert (item["namespace"], item["name"]) == ("mcp__files", "read")
+    item = events([bare], tools=[MCP, {**MCP, "name": "mcp__web"}])[-1]["response"]["output"][0]
+    assert item["name"] == "read" and "namespace" not in item
+
+
 def test_reasoning_goes_where_a_summary_is_asked_for() -> None:
     made = events([*PARTS[:3], Part(0, "", (), finish_reason="stop")], reasoning={"summary": "auto"})
     for event in made:

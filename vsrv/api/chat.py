@@ -182,7 +182,8 @@ class ChatAnswer:
             deltas = _deltas(part, self._legacy)
             for place, delta in enumerate(deltas):
                 last = place == len(deltas) - 1
-                if delta or part.logprobs or part.finish_reason is not None or self._request.return_token_ids:
+                told = part.logprobs or (part.token_ids and self._request.return_token_ids)
+                if delta or told or part.finish_reason is not None:
                     choice = self._choice(part, delta, place == 0, last)
                     yield self._chunk([choice], self._last(part) if last else {})
         if self._request.include_usage or self._style.force_usage:

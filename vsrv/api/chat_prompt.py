@@ -49,9 +49,19 @@ class ChatPrompter:
         )
 
     @property
-    def thinks(self) -> bool:
-        """Whether the model's way to think is known."""
-        return bool(self._reasoning_form)
+    def described(self) -> str:
+        """What is known of the model's ways, for operators."""
+        calls = f"tool calls in the format {self._tool_form}" if self._tool_form else "no tool calls"
+        thinks = f"thinking in the format {self._reasoning_form}" if self._reasoning_form else "no thinking"
+        return f"{calls}, {thinks}"
+
+    @property
+    def keeps_budgets(self) -> bool:
+        """Whether the model's thinking is known, and can be held to a number of tokens."""
+        if not self._reasoning_form:
+            return False
+        form = reasoning.FORMATS[self._reasoning_form]
+        return {form.begins[0], form.ends[0]} <= self._tokenizer.marks.keys()
 
     def prompt(self, fields: Fields) -> ChatPrompt:
         """Raises UserError 400 naming the field."""
@@ -186,7 +196,7 @@ class ChatPrompter:
         self, fields: Fields, text: str, messages: list[dict[str, Any]], form: tools.ToolFormat | None
     ) -> ReasoningPlan | None:
         """Whether the output may begin with thinking: the end of the prompt tells, which is the template's own."""
-        if not self._reasoning_form or "include_reasoning" not in fields.names:
+        if not self._reasoning_form:
             return None
         row = reasoning.FORMATS[self._reasoning_form]
         if fields["continue_final_message"]:

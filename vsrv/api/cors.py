@@ -29,14 +29,14 @@ class Cors:
             return [
                 *vary,
                 ("access-control-allow-origin", "*"),
-                ("access-control-expose-headers", "x-request-id, retry-after"),
+                ("access-control-expose-headers", "x-request-id, request-id, retry-after"),
             ]
         if origin not in self.origins:
             return vary
         allowed = [
             *vary,
             ("access-control-allow-origin", origin),
-            ("access-control-expose-headers", "x-request-id, retry-after"),
+            ("access-control-expose-headers", "x-request-id, request-id, retry-after"),
         ]
         return [*allowed, ("access-control-allow-credentials", "true")] if self.credentials else allowed
 

@@ -1,4 +1,4 @@
-"""The fields of the dialects that are translated to chat: /v1/messages, its count_tokens, and /v1/responses.
+"""The fields of the dialects that are translated to chat: /v1/messages and /v1/responses, each with its counting.
 
 What the three share with chat (sampling, vLLM's extras) are chat's own rows. Sources: Anthropic's and OpenAI's API references.
 """
@@ -11,7 +11,8 @@ from typing import Any
 from vsrv.api.fields import Field, Table, table
 from vsrv.api.request_fields import CHAT, EFFORTS, REQUESTS
 
-MESSAGES, COUNT_TOKENS, RESPONSES = "messages", "count_tokens", "responses"
+MESSAGES, COUNT_TOKENS = "messages", "count_tokens"
+RESPONSES, INPUT_TOKENS = "responses", "input_tokens"
 MAX_ITEMS = 16384  # messages or input items, and content blocks of one of them
 MAX_TOOLS = 1024
 _SHARED = tuple(
@@ -62,10 +63,13 @@ _PROMPT = (
 _ANTHROPIC = (
     Field("max_tokens", "integer", "most tokens of the answer; above the context: all that it has room for", 0, 1 << 53, required=True),
     Field("stop_sequences", "texts", "texts that end the answer; they are not part of it", 0, 16, (), longest=256),
-    _object("metadata", "accepted, without effect"),
     _refused("container", "nothing is run on the server beside the model"),
     _refused("mcp_servers", "nothing is run on the server beside the model", []),
-    *_ignored("cache_control service_tier speed inference_geo user_profile_id workspace_id diagnostics context_management betas"),
+    _object("metadata", "accepted, without effect"),
+)
+_COUNTED = tuple(row for row in _SHARED if row.name in ("model", "chat_template_kwargs"))
+_WITHOUT_EFFECT = _ignored(
+    "cache_control service_tier speed inference_geo user_profile_id workspace_id diagnostics context_management betas"
 )
 _NO_MEMORY = "vsrv keeps no responses: send the whole conversation as input"
 _OPENAI = (
@@ -95,8 +99,9 @@ _OPENAI = (
     *_ignored("service_tier client_metadata prompt_cache_retention prompt_cache_options access_programs background_options image"),
 )
 TRANSLATED: Mapping[str, Table] = {
-    MESSAGES: table(*_PROMPT, *_SHARED, *_ANTHROPIC),
-    COUNT_TOKENS: table(*_PROMPT, *_SHARED, *_ANTHROPIC[1:]),
+    MESSAGES: table(*_PROMPT, *_SHARED, *_ANTHROPIC, *_WITHOUT_EFFECT),
+    COUNT_TOKENS: table(*_PROMPT, *_COUNTED, *_WITHOUT_EFFECT),
     RESPONSES: table(*_SHARED, *_OPENAI),
+    INPUT_TOKENS: table(*_SHARED, *_OPENAI),
 }
 # fmt: on

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,11 +108,6 @@ class Fields:
         if name not in self._values:
             self._values[name] = self._read(self._rows[name])
         return self._values[name]
-
-    @property
-    def names(self) -> Collection[str]:
-        """Fields that this kind of request has."""
-        return self._rows.keys()
 
     def raw(self, name: str) -> Any:
         return self._body.get(name)

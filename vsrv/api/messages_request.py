@@ -76,18 +76,17 @@ def too_long(error: UserError, facts: ModelFacts) -> UserError:
 
 def _prompt(fields: Fields, ignored: Ignored, style: Style) -> dict[str, Any]:
     """All that decides what the model reads."""
-    conversation = Conversation(
-        Style(True, style.late_system)
-    )  # the reference: turns of one role are combined
+    # the reference: consecutive turns of one role are combined
+    conversation = Conversation(Style(True, style.late_system))
     if fields.has("system"):
         texts = [text for text in _texts(fields.raw("system"), "system") if not text.startswith(_BILLING)]
         if texts:
             conversation.say("system", texts)
     messages = objects(fields["messages"], "messages", MAX_ITEMS)
-    if not messages:
-        raise invalid("messages", "expected a list of at least one message")
     for index, message in enumerate(messages):
         _message(message, f"messages[{index}]", conversation, ignored)
+    if not messages or not conversation.messages:
+        raise invalid("messages", "expected at least one message that this server can read")
     chat: dict[str, Any] = {"model": fields["model"], "messages": conversation.finished()}
     if fields.has("chat_template_kwargs"):
         chat["chat_template_kwargs"] = fields["chat_template_kwargs"]
@@ -96,7 +95,7 @@ def _prompt(fields: Fields, ignored: Ignored, style: Style) -> dict[str, Any]:
         if last.get("tool_calls"):
             raise invalid("messages", "the last message calls tools, and their results are missing")
         chat |= {"continue_final_message": True, "add_generation_prompt": False}
-    return chat | _tools(fields, ignored) | _thinking(fields) | _output(fields)
+    return chat | _tools(fields, ignored, _discovered(messages)) | _thinking(fields) | _output(fields)
 
 
 def _message(message: Mapping[str, Any], where: str, conversation: Conversation, ignored: Ignored) -> None:
@@ -106,13 +105,16 @@ def _message(message: Mapping[str, Any], where: str, conversation: Conversation,
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if blocks is None:
         raise invalid(f"{where}.content", "is missing")
+    if blocks == []:
+        conversation.say(role, [])
     for index, block in enumerate(objects(blocks, f"{where}.content", MAX_ITEMS)):
         at, kind = f"{where}.content[{index}]", block.get("type")
         reader = _BLOCKS.get((role, kind)) if isinstance(kind, str) else None
         if reader is not None:
             reader(block, at, conversation)
         elif role == "assistant" and isinstance(kind, str) and kind not in _ALL_BLOCKS:
-            ignored.add(f"{at} ({kind})")  # what another server's own tools did
+            # what another server's own tools did, or thinking that nobody else can read
+            ignored.add(f"{at} ({kind})")
         else:
             conversation.say(role, [_readable(block, at)])
 
@@ -137,14 +139,9 @@ def _thought(block: Mapping[str, Any], at: str, conversation: Conversation) -> N
         conversation.think(text)
 
 
-def _redacted(block: Mapping[str, Any], at: str, conversation: Conversation) -> None:
-    """Nobody but the server that made it can read it."""
-
-
 _BLOCKS: dict[tuple[str, str], Callable[[Mapping[str, Any], str, Conversation], None]] = {
     ("assistant", "tool_use"): _tool_use,
     ("assistant", "thinking"): _thought,
-    ("assistant", "redacted_thinking"): _redacted,
     ("user", "tool_result"): _tool_result,
 }
 
@@ -185,8 +182,22 @@ _ALL_BLOCKS = {"text", "image", "document", "search_result", "tool_reference", "
 }
 
 
-def _tools(fields: Fields, ignored: Ignored) -> dict[str, Any]:
-    """Tools that the client runs. Those that Anthropic's servers run, or that only its models know, are read over."""
+def _discovered(messages: list[Mapping[str, Any]]) -> set[str]:
+    """Names of tools that a search of the client's has found: results of tools refer to them. Only read, not checked."""
+    blocks = [block for message in messages for block in _list(message.get("content"))]
+    inner = [part for block in blocks for part in _list(block.get("content"))]
+    return {str(part.get("tool_name")) for part in inner if part.get("type") == "tool_reference"}
+
+
+def _list(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _tools(fields: Fields, ignored: Ignored, discovered: set[str]) -> dict[str, Any]:
+    """Tools that the client runs. Those that Anthropic's servers run, or that only its models know, are read over.
+
+    One with `defer_loading` is for the model to find first: it stands in the prompt when a result refers to it.
+    """
     tools: list[dict[str, Any]] = []
     for index, tool in enumerate(objects(fields["tools"], "tools", MAX_TOOLS)):
         kind, at = tool.get("type"), f"tools[{index}]"
@@ -198,7 +209,8 @@ def _tools(fields: Fields, ignored: Ignored) -> dict[str, Any]:
             raise invalid(f"{at}.input_schema", "expected an object")
         function = {"name": text_of(tool, "name", at), "parameters": schema}
         function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
-        tools.append({"type": "function", "function": function})
+        if not Fields(tool).boolean("defer_loading", False) or function["name"] in discovered:
+            tools.append({"type": "function", "function": function})
     wanted = fields["tool_choice"] or {}
     if wanted and wanted.get("type") is None:
         raise invalid("tool_choice.type", "is missing")

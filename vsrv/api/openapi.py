@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 import vsrv
-from vsrv.api.dialect_fields import COUNT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
+from vsrv.api.dialect_fields import COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
 from vsrv.api.fields import Field, Kind, Table
 from vsrv.api.openapi_answers import ANSWERS
 from vsrv.api.pooling_fields import EMBEDDINGS, RERANK, SCORE
@@ -67,6 +67,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "/v1/responses": Operation(
         "the same in the form of OpenAI's responses", "Response", RESPONSES, streams=True
     ),
+    "/v1/responses/input_tokens": Operation("tokens of such a prompt", "TokenCount", INPUT_TOKENS),
     "/v1/embeddings": Operation("texts → vectors, with an embedding model", "Embeddings", EMBEDDINGS),
     **dict.fromkeys(
         ("/v1/rerank", "/v2/rerank", "/rerank"),
@@ -231,9 +232,13 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
         "summary": about.summary,
         "responses": _responses(route, about),
     }
-    if "{model" in route.pattern:
-        schema = {"enum": list(facts.served_names)}
-        operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
+    names = re.findall(r"\{(\w+)", route.pattern)
+    if names:
+        schemas = {"model": {"enum": list(facts.served_names)}}
+        operation["parameters"] = [
+            {"name": n, "in": "path", "required": True, "schema": schemas.get(n, {"type": "string"})}
+            for n in names
+        ]
     if about.request and method == "POST":
         content = {"application/json": {"schema": _reference(_request_name(about.request))}}
         operation["requestBody"] = {"required": True, "content": content}

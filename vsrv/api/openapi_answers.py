@@ -34,7 +34,7 @@ _USAGE = _object(
     completion_tokens=_INTEGER,
     total_tokens=_INTEGER,
 )
-_FINISH = {"enum": ["stop", "length", "tool_calls", "abort", "error", None]}
+_FINISH = {"enum": ["stop", "length", "tool_calls", "function_call", "abort", "error", None]}
 _STOP_REASON = {"type": ["string", "integer", "null"]}
 _IDS = _or_null(_list(_INTEGER))
 _PROMPT_LOGPROBS = _or_null(_list({"type": ["object", "null"]}))

@@ -87,6 +87,11 @@ class Preparer:
         self._facts = facts
         self._prompter = None if template is None else ChatPrompter(tokenizer, template, facts)
 
+    @property
+    def described(self) -> str:
+        """What chat will do with the model's tool calls and thinking, for operators."""
+        return "no chat template" if self._prompter is None else self._prompter.described
+
     def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
         """dialect: one of prepare_worker.DIALECTS. Raises UserError."""
         if dialect in TRANSLATORS:
@@ -116,7 +121,7 @@ class Preparer:
 
     def _by_chat(self, translator: Translator, fields: Fields, style: Style) -> Prepared:
         translated = translator.to_chat(fields, self._facts, style)
-        if not self._chats.thinks:  # keeps every budget of thinking, which chat would refuse
+        if not self._chats.keeps_budgets:  # keeps every budget of thinking, which chat would refuse
             translated.chat.pop("thinking_token_budget", None)
         chat = request_fields(translated.chat, "chat", self._facts)
         if translator.prompt_only:

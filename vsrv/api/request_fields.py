@@ -170,7 +170,7 @@ _CALLING = (
     _flag("parallel_tool_calls", True, "allow more than one call in an answer", TEMPLATED),
     Field("functions", "list", "an older name of tools", 1, 512, None, TEMPLATED),
     Field("function_call", "any", "an older name of tool_choice", dialects=TEMPLATED),
-    _flag("include_reasoning", True, "show the thinking before the answer", (CHAT,)),
+    _flag("include_reasoning", True, "show the thinking before the answer", TEMPLATED),
     Field("thinking_token_budget", "integer", "end the thinking after so many tokens; -1: no limit", -1, 1 << 20, None, (CHAT,)),
 )
 _SERVING = (

@@ -76,10 +76,16 @@ def responses_to_chat(fields: Fields, facts: ModelFacts, style: Style) -> Transl
 
 
 def _origins(tools: Tools) -> dict[str, dict[str, str]]:
-    """Of the tools whose calls are told in another way than they stand in the prompt."""
-    return {
-        name: origin for name, origin in tools.origins.items() if origin != {"kind": "function", "name": name}
-    }
+    """Of the tools whose calls are told in another way than they stand in the prompt.
+
+    Models drop namespaces: the bare name stands for its tool as well, where no other has it.
+    """
+    told = {n: origin for n, origin in tools.origins.items() if origin != {"kind": "function", "name": n}}
+    bare: dict[str, list[dict[str, str]]] = {}
+    for origin in told.values():
+        bare.setdefault(origin["name"], []).append(origin)
+    alone = {n: found[0] for n, found in bare.items() if len(found) == 1 and n not in tools.origins}
+    return told | alone
 
 
 def _messages(fields: Fields, ignored: Ignored, style: Style) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsrv.api import messages_request, responses_request
-from vsrv.api.dialect_fields import COUNT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
+from vsrv.api.dialect_fields import COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES, TRANSLATED
 from vsrv.api.fields import Fields
 from vsrv.api.schema import ModelFacts
 from vsrv.api.translation import Style, Translated, restated
@@ -49,5 +49,8 @@ TRANSLATORS: Mapping[str, Translator] = {
             prompt_only=True,
         ),
         Translator(RESPONSES, responses_request.responses_to_chat, responses_request.NAMES),
+        Translator(
+            INPUT_TOKENS, responses_request.responses_to_chat, responses_request.NAMES, prompt_only=True
+        ),
     )
 }

@@ -112,10 +112,10 @@ def _requests(config: ServeConfig, folder: Path, tokenizer: Tokenizer, spec: Mod
 def _template(config: ServeConfig, text_folder: Path, facts: ModelFacts, tokenizer: Tokenizer) -> Finding:
     try:
         source = load_template_source(text_folder, config.get("chat-template"))
-        build_preparer(text_folder, config.get("chat-template"), facts, tokenizer)
+        preparer = build_preparer(text_folder, config.get("chat-template"), facts, tokenizer)
     except ConfigError as error:
         return failed("template", error, "--chat-template FILE")
     if source is None:
         message = "none: /v1/chat/completions will refuse every request"
         return Finding("template", "warning", message, "--chat-template FILE")
-    return Finding("template", "ok", f"{len(source):,} characters")
+    return Finding("template", "ok", f"{len(source):,} characters; {preparer.described}")

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vsrv.boot import child_command
+from vsrv.archive import inherited
+from vsrv.boot import child_command, die_with_parent
 from vsrv.client.http import ProtocolError, Target
 from vsrv.errors import ConfigError
 
@@ -35,7 +36,12 @@ def instance(arguments: Sequence[str], key: str = "") -> Iterator[Target]:
             **os.environ,
             **({"VSRV_API_KEY": key} if key else {}),
         }  # not in its command line, which anybody can read
-        process = subprocess.Popen([*child_command("serve"), *arguments, *quiet, "--uds", path], env=environ)
+        process = subprocess.Popen(
+            [*child_command("serve"), *arguments, *quiet, "--uds", path],
+            env=environ,
+            pass_fds=inherited(),
+            preexec_fn=die_with_parent,
+        )
         try:
             target = Target.of(f"unix:{path}", key)
             _wait_ready(process, target)

@@ -142,7 +142,6 @@ def merged(first: Output, second: Output) -> Output:
 
 def main(fd: int) -> int:
     """Run the engine process on an inherited socket; returns the exit status."""
-    boot.die_with_parent()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the front decides what it means

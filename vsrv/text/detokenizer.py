@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from vsrv.text.marks import unfinished
 from vsrv.text.tokenizer import Tokenizer
 
 
@@ -102,7 +103,7 @@ class Detokenizer:
             out = self._held[: start + len(stop) if self._options.include_stop else start]
             self._held = ""
             return out
-        keep = _unfinished(self._held[self._searchable :], stops)
+        keep = unfinished(self._held[self._searchable :], stops)
         out = self._held[: len(self._held) - keep]
         self._held = self._held[len(out) :]
         self._searchable = max(0, self._searchable - len(out))
@@ -117,14 +118,3 @@ def _first_to_end(text: str, stops: Sequence[str], start: int) -> tuple[int, str
         if at >= 0 and (best is None or at + len(stop) < best[0]):
             best = (at + len(stop), at, stop)
     return None if best is None else (best[1], best[2])
-
-
-def _unfinished(text: str, stops: Sequence[str]) -> int:
-    """Length of the longest end of `text` that could still become a stop string."""
-    longest = 0
-    for stop in stops:
-        for size in range(min(len(stop) - 1, len(text)), longest, -1):
-            if text.endswith(stop[:size]):
-                longest = size
-                break
-    return longest

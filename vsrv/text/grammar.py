@@ -32,7 +32,15 @@ MAX_NESTED = 100  # nested brackets; the regex and grammar parsers recurse
 _WHITESPACE = (
     r"[ \t\n\r]{1,40}"  # enough for indented JSON; without a bound a model may write blanks until max_tokens
 )
+MAX_RULES = (
+    1000  # of a client's grammar: the library follows a chain of some thousands to the end of its stack
+)
+_MAX_OPERATORS = 16  # & and ~ of terminals: each may double the work
+_RULE = re.compile(
+    r"^\s*[?!]?[A-Za-z_][\w-]*(?:\.-?\d+)?(?:\[[^\]\n]*\]|\{[^}\n]*\}|::\w+)*\s*(?:::=|:)", re.MULTILINE
+)
 _EBNF = re.compile(r"^\s*[A-Za-z_][\w-]*\s*::=", re.MULTILINE)
+_EMBEDDED = re.compile(r"%json\s*(?=\{)")
 _IGNORED_OPTION = re.compile(r"^\s*[a-z_][\w-]*\[[^\]\n]*\btemperature\s*=", re.MULTILINE)
 
 
@@ -87,6 +95,8 @@ def of_grammar(text: str) -> str:
         raise GrammarError("invalid_grammar", "expected Lark or EBNF text, not JSON")
     if _nesting(text) > MAX_NESTED:
         raise GrammarError("invalid_grammar", f"more than {MAX_NESTED} nested brackets")
+    if len(_RULE.findall(text)) > MAX_RULES:
+        raise GrammarError("invalid_grammar", f"more than {MAX_RULES} rules")
     if _EBNF.search(text):
         try:
             return gbnf_to_lark(text)
@@ -94,9 +104,26 @@ def of_grammar(text: str) -> str:
             raise GrammarError("invalid_grammar", "the rules are nested too deeply") from None
         except Exception as error:  # the converter raises plain Exception for everything
             raise GrammarError("invalid_grammar", _short(str(error))) from None
+    if text.count("&") + text.count("~") > _MAX_OPERATORS:
+        raise GrammarError("invalid_grammar", f"more than {_MAX_OPERATORS} times & or ~")
     if _IGNORED_OPTION.search(text):
         raise GrammarError("invalid_grammar", "temperature= of a rule is not supported")
-    return text
+    return _with_checked_schemas(text)
+
+
+def _with_checked_schemas(text: str) -> str:
+    """A client's Lark text, its embedded schemas held to the same rules as any other."""
+    parts, at = [], 0
+    for found in _EMBEDDED.finditer(text):
+        if found.start() < at:
+            continue  # inside a schema
+        try:
+            schema, end = json.JSONDecoder().raw_decode(text, found.end())
+        except (ValueError, RecursionError):
+            raise GrammarError("invalid_grammar", "%json is not followed by a JSON schema") from None
+        parts += [text[at : found.start()], json_rule(schema)]
+        at = end
+    return "".join([*parts, text[at:]])
 
 
 def after_reasoning(

@@ -7,6 +7,7 @@ rewritten here, so that every finished output is valid. Sizes are bounded (rule 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -75,6 +76,7 @@ def checked(schema: Any, pattern_fault: PatternFault) -> Schema:
     walk = _Walk(schema, pattern_fault)
     result: Schema = walk.rewritten(schema, "#", 0)
     walk.check_references()
+    walk.check_multiples()
     return result
 
 
@@ -86,6 +88,7 @@ class _Walk:
     pattern_fault: PatternFault
     nodes: int = 0
     shapes: int = 0
+    seen: list[tuple[str, Schema]] = field(default_factory=list)  # (where, schema)
     references: list[tuple[str, str]] = field(default_factory=list)  # (where, reference)
 
     def rewritten(self, schema: Any, where: str, depth: int) -> Any:
@@ -99,6 +102,7 @@ class _Walk:
         if not isinstance(schema, dict):
             raise SchemaError(f"{where[:200]}: a schema must be an object, true or false")
         self._check_keywords(schema, where)
+        self.seen.append((where, schema))
         result = {key: value for key, value in schema.items() if key not in ("uniqueItems", "format")}
         self._rewrite_format(schema, result, where)
         if "propertyNames" in schema:
@@ -263,6 +267,37 @@ class _Walk:
             name: self._shape(value, depth + 1) for name, value in _mapping(branch, "properties").items()
         } if depth < 3 else {}  # fmt: skip
         return shape
+
+    def check_multiples(self) -> None:
+        """What holds together must have a small common multiple: its automaton has as many states."""
+        if not any("multipleOf" in schema for _, schema in self.seen):
+            return
+        for where, schema in self.seen:
+            if self._multiple(schema, 0) > MAX_MULTIPLE:
+                raise SchemaError(
+                    f"{where[:200]}: 'multipleOf' of all that holds here is above {MAX_MULTIPLE}"
+                )
+
+    def _multiple(self, schema: Any, depth: int) -> int:
+        """The least common multiple of all multipleOf that may hold for one value."""
+        self.shapes += 1
+        if self.shapes > MAX_SHAPES or depth > MAX_DEPTH:
+            raise SchemaError("'multipleOf' is not supported in a schema that combines so many parts")
+        if not isinstance(schema, dict):
+            return 1
+        value = schema.get("multipleOf", 1)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e300
+        found = [Fraction(str(value)).numerator] if number else []
+        for key in ("allOf", "anyOf", "oneOf"):
+            branches = schema.get(key, ())
+            found += (
+                [self._multiple(branch, depth + 1) for branch in branches]
+                if isinstance(branches, list)
+                else []
+            )
+        if "$ref" in schema:
+            found.append(self._multiple(self._resolve(schema["$ref"]), depth + 1))
+        return math.lcm(*found)
 
     def _resolve(self, reference: Any) -> Any:
         node: Any = self.root

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vsrv.text.tool_bodies import unfinished
+from vsrv.text.marks import unfinished
 
 
 @dataclass(frozen=True, slots=True)

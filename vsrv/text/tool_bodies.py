@@ -142,22 +142,6 @@ def past_space(text: str, at: int) -> int:
     return at if match is None else match.end()
 
 
-def may_become(text: str, at: int, marks: tuple[str, ...]) -> bool:
-    """Whether what follows from `at` to the end of `text` could be the beginning of one of `marks`."""
-    return any(len(text) - at < len(mark) and mark.startswith(text[at : at + len(mark)]) for mark in marks)
-
-
-def unfinished(text: str, marks: tuple[str, ...]) -> int:
-    """Length of the longest end of `text` that could still become one of `marks`."""
-    longest = 0
-    for mark in marks:
-        for size in range(min(len(mark) - 1, len(text)), longest, -1):
-            if text.endswith(mark[:size]):
-                longest = size
-                break
-    return longest
-
-
 def json_text(text: str) -> str:
     """Text as a JSON string without its quotes; the pieces of a text may be taken one by one."""
     return json.dumps(text, ensure_ascii=False)[1:-1]

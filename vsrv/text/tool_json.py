@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 
+from vsrv.text.marks import may_become
 from vsrv.text.tool_bodies import (
     MAX_NAME,
     JsonSpan,
@@ -16,7 +17,6 @@ from vsrv.text.tool_bodies import (
     Sink,
     Tools,
     Verdict,
-    may_become,
     past_space,
     whole_characters,
 )

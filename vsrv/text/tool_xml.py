@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from vsrv.text.marks import may_become, unfinished
 from vsrv.text.tool_bodies import (
     MAX_NAME,
     Reader,
@@ -15,10 +16,8 @@ from vsrv.text.tool_bodies import (
     Verdict,
     is_json,
     json_text,
-    may_become,
     number_text,
     past_space,
-    unfinished,
 )
 from vsrv.text.tool_pythonic import literal_as_json
 

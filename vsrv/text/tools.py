@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from vsrv.text.tool_bodies import Reader, Sink, Tools, Verdict, unfinished
+from vsrv.text.marks import unfinished
+from vsrv.text.tool_bodies import Reader, Sink, Tools, Verdict
 from vsrv.text.tool_json import JsonCalls, MistralCalls
 from vsrv.text.tool_pythonic import PythonicCalls
 from vsrv.text.tool_xml import XmlCalls
@@ -77,21 +78,21 @@ ALIASES: Mapping[str, str] = {  # vLLM's names of the same formats
     "llama4_json": "llama3_json",
     "qwen3_xml": "qwen3_coder",
 }
-# The first row of which every text is in the chat template names the format.
+# The first row of which every pattern is in the chat template names the format.
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("", ("<arg_key>",)),  # GLM: <tool_call> with a body of its own
-    ("", ("<|tool_call|>",)),
+    ("", (r"<\|tool_call\|>",)),
     ("qwen3_coder", ("<tool_call>", "<function=", "<parameter=")),
-    ("hermes", ("<tool_call>", "arguments")),
-    ("mistral", ("[TOOL_CALLS]",)),
-    ("llama3_json", ('{"name": function name, "parameters":',)),
-    ("pythonic", ("[func_name1(",)),
+    ("hermes", ("<tool_call>", r"arguments\\?\"")),
+    ("mistral", (r"\[TOOL_CALLS\]",)),
+    ("llama3_json", (r'\{"name": function name, "parameters":',)),
+    ("pythonic", (r"\[func_name1\(",)),
 )
 
 
 def detect_format(template: str) -> str:
     """The format that a chat template tells its model to write, "" if it is none of the table."""
-    return next((name for name, signs in _SIGNS if all(sign in template for sign in signs)), "")
+    return next((name for name, signs in _SIGNS if all(re.search(sign, template) for sign in signs)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,8 @@ class ToolScanner:
         if mark in self._form.closes:
             if not self._open:
                 self.content(mark)
+            elif self._edge:
+                self._space = []  # between a call and the mark that closes it
             self._open = False
             return match.end(), False
         is_bare = mark in self._form.bare
