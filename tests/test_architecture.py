@@ -47,6 +47,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.kernels": (2, "engine"),
     "vsrv.models": (3, "engine"),
     "vsrv.engine": (4, "engine"),
+    "vsrv.listening": (3, "front"),
     "vsrv.serve": (7, "front"),
     "vsrv.certificates": (1, None),
     "vsrv.client": (3, None),

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         if not command.bare and help_wanted(rest) is None and requirements.lacking():
             from vsrv import environments
 
-            environments.suit(list(arguments))
+            environments.ensure_packages(list(arguments))
         return command.run(rest)
     except ConfigError as error:
         complain("error", str(error))

@@ -50,6 +50,7 @@ class EngineConfig:
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None
     kv_cache_dtype: str = "auto"
+    disable_sliding_window: bool = False
     tokenizer: str = ""  # folder of the tokenizer; empty: the model's
     gpu_memory_utilization: float = 0.92
     enable_prefix_caching: bool = True
@@ -95,6 +96,7 @@ class ServeConfig:
             kv_cache_memory_bytes=get("kv-cache-memory-bytes"),
             num_gpu_blocks_override=get("num-gpu-blocks-override"),
             kv_cache_dtype=get("kv-cache-dtype"),
+            disable_sliding_window=get("disable-sliding-window"),
             tokenizer=str(self.text_folder(folder)),
             gpu_memory_utilization=get("gpu-memory-utilization"),
             enable_prefix_caching=get("enable-prefix-caching"),

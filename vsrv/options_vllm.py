@@ -206,12 +206,6 @@ _WORDS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "a sliding window is part of the model; --max-model-len shortens the context",
-        """
-        +disable-sliding-window
-        """,
-    ),
-    (
         "prompts are text or token ids",
         """
         +enable-prompt-embeds

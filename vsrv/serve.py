@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import os
-import resource
 import secrets
 import signal
 import socket
@@ -28,6 +27,16 @@ from vsrv.errors import ConfigError, EngineError, UserError
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
+from vsrv.listening import (
+    asks_for_certificates,
+    check_exposure,
+    has_keys,
+    listen,
+    listen_for_metrics,
+    raise_file_limit,
+    tls_files,
+    tls_keeper,
+)
 from vsrv.log import Log, complain
 from vsrv.option_values import sampling_value
 from vsrv.options import SAMPLING
@@ -48,7 +57,6 @@ _TICK_S = 1.0  # between two looks at certificates, state and the service manage
 _WARN_EVERY_S = 86400.0
 _HANDOVER_S = 0.5  # for requests on their way when the socket is handed over
 _PROBES = frozenset(("/livez", "/readyz", "/health", "/ping", "/metrics", "/version", "/load"))
-SPARE_FDS = 256  # beside the connections: engine, prepare child, model files, log
 Reread = Callable[[], ServeConfig]
 # options by which answers of the same model differ: they enter system_fingerprint
 _SHAPE_ANSWERS = (
@@ -76,14 +84,14 @@ def run(config: ServeConfig, reread: Reread | None = None) -> int:
     """
     boot.dump_stacks_on_signal()
     choose_gpu(config, os.environ)
-    tls = _tls(config)
+    tls = tls_keeper(config)
     trusted = TrustedProxies(config.get("forwarded-allow-ips"))
     notifier = Notifier(os.environ)
     given = inherited_socket(os.environ)
     if given is not None:
-        _check_exposure(config, given)
-    sock = given or _listen(config)
-    _raise_file_limit(config.get("max-connections"))
+        check_exposure(config, given)
+    sock = given or listen(config)
+    raise_file_limit(config.get("max-connections"))
     try:
         return asyncio.run(
             Front(config, sock, Surroundings(tls, trusted, notifier, reread, given is not None)).run()
@@ -99,109 +107,6 @@ def choose_gpu(config: ServeConfig, environ: MutableMapping[str, str]) -> None:
     """--device-ids, for this process and its children, before anything looks for a GPU."""
     if config.get("device-ids") is not None:
         environ["CUDA_VISIBLE_DEVICES"] = config.get("device-ids")
-
-
-def _check_exposure(config: ServeConfig, sock: socket.socket) -> None:
-    """Rule R22 for a socket that systemd bound: --host says nothing about it."""
-    if sock.family == socket.AF_UNIX or is_loopback(sock.getsockname()[0]):
-        return
-    if not _has_keys(config) and not config.get("allow-unauthenticated"):
-        raise ConfigError(
-            f"the socket of systemd on {sock.getsockname()[0]} can be reached by others and no key is set: "
-            "give --api-key or --allow-unauthenticated"
-        )
-
-
-def asks_for_certificates(config: ServeConfig) -> bool:
-    """Whether clients are asked for a certificate that can be verified."""
-    return bool(config.get("ssl-certfile") and config.get("ssl-ca-certs") and config.get("ssl-cert-reqs"))
-
-
-def _has_keys(config: ServeConfig) -> bool:
-    return bool(config.get("api-key") or config.get("api-key-file"))
-
-
-def _raise_file_limit(connections: int) -> None:
-    """Room for every connection that --max-connections allows, as far as the hard limit lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_FDS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _listen(config: ServeConfig) -> socket.socket:
-    """A bound, listening socket. Raises ConfigError naming --port, --host or --uds."""
-    path = config.get("uds")
-    if path:
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            if Path(path).is_socket():
-                Path(path).unlink()  # left behind by a server that was killed
-            mask = os.umask(0o177)
-            try:
-                sock.bind(path)
-            finally:
-                os.umask(mask)
-        except OSError as error:
-            raise ConfigError(f"--uds {path}: {error.strerror}") from None
-    else:
-        host, port = config.get("host").strip("[]"), config.get("port")
-        try:
-            family, _, _, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-        except socket.gaierror:
-            raise ConfigError(f"--host {host} is no address of this machine") from None
-        except OSError as error:
-            hint = (
-                "another program uses it; choose another --port or stop that one"
-                if error.errno == 98
-                else error.strerror
-            )
-            raise ConfigError(f"cannot listen on --host {host} --port {port}: {hint}") from None
-    sock.listen(2048)
-    sock.setblocking(False)
-    return sock
-
-
-def _listen_for_metrics(config: ServeConfig) -> socket.socket | None:
-    """The listening socket of --metrics-port, if there is one. Raises ConfigError."""
-    host, port = config.get("host").strip("[]"), config.get("metrics-port")
-    if not port:
-        return None
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        sock = socket.create_server((host, port), family=family, backlog=16)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on --host {host} --metrics-port {port}: {error.strerror}") from None
-    sock.setblocking(False)
-    return sock
-
-
-def _tls(config: ServeConfig) -> TlsKeeper | None:
-    if not config.get("ssl-certfile"):
-        return None
-    from vsrv.http.tls import TlsKeeper
-
-    return TlsKeeper(tls_files(config))
-
-
-def tls_files(config: ServeConfig) -> TlsFiles:
-    """What the --ssl-* options say, for a configuration with TLS."""
-    from vsrv.http.tls import TlsFiles
-
-    return TlsFiles(
-        config.get("ssl-certfile"),
-        config.get("ssl-keyfile"),
-        config.get("ssl-keyfile-password"),
-        config.get("ssl-ca-certs"),
-        config.get("ssl-cert-reqs"),
-        config.get("ssl-ciphers"),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +170,7 @@ class Front:
             config.get("root-path").rstrip("/"),
             around.trusted,
         )
-        self._metrics_socket = _listen_for_metrics(config)
+        self._metrics_socket = listen_for_metrics(config)
         self._metrics_server = HttpServer(self._scrape, limits, error_response, self._log.event)
 
     async def run(self) -> int:
@@ -534,7 +439,7 @@ class Front:
         seconds = time.monotonic() - self._began
         self._log.event("info", f"ready in {seconds:.1f} s: {name} at {self._address()}")
         if self._socket.family != socket.AF_UNIX:
-            key = " -H 'Authorization: Bearer KEY'" if _has_keys(self._config) else ""
+            key = " -H 'Authorization: Bearer KEY'" if has_keys(self._config) else ""
             task = self._loaded.app.facts.tasks[0] if self._loaded.app else "generate"
             path, body = _FIRST_TRY[task]
             self._log.event(
@@ -542,7 +447,7 @@ class Front:
                 f"try: curl {self._address()}{path}{key} -H 'Content-Type: application/json' -d '{body}'",
             )
         is_open = self._socket.family != socket.AF_UNIX and not is_loopback(self._local[0])
-        if is_open and not _has_keys(self._config):
+        if is_open and not has_keys(self._config):
             self._log.event(
                 "warning", "everybody who reaches this port may use the model (--allow-unauthenticated)"
             )
@@ -772,6 +677,7 @@ def model_facts(
         tool_parser=get("tool-call-parser"),
         reasoning_parser=get("reasoning-parser"),
         tool_strict_level=get("tool-strict-level"),
+        any_name=get("any-model-name"),
         hide_unused_tools=get("exclude-tools-when-tool-choice-none"),
         compact_json=structured.get("disable_any_whitespace", False),
         closed_objects=structured.get("disable_additional_properties", False),

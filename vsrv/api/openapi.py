@@ -132,7 +132,7 @@ def field_schema(row: Field, facts: ModelFacts) -> dict[str, Any]:
     """JSON schema of one field; null is taken as absent, except where the field is required."""
     schema: dict[str, Any] = {**_SCHEMAS[row.kind](row, facts), **(row.schema or {})}
     if row.name == "model":
-        schema = {"enum": [*facts.served_names, ""]}
+        schema = {"type": "string"} if facts.any_name else {"enum": [*facts.served_names, ""]}
     if not row.required:
         schema = _or_null(schema)
     schema["description"] = row.help
@@ -234,7 +234,7 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
     }
     names = re.findall(r"\{(\w+)", route.pattern)
     if names:
-        schemas = {"model": {"enum": list(facts.served_names)}}
+        schemas = {} if facts.any_name else {"model": {"enum": list(facts.served_names)}}
         operation["parameters"] = [
             {"name": n, "in": "path", "required": True, "schema": schemas.get(n, {"type": "string"})}
             for n in names
