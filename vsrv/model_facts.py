@@ -69,6 +69,7 @@ def model_facts(
         content_format=get("chat-template-content-format"),
         tool_parser=get("tool-call-parser"),
         reasoning_parser=get("reasoning-parser"),
+        tool_strict_level=get("tool-strict-level"),
         any_name=get("any-model-name"),
         hide_unused_tools=get("exclude-tools-when-tool-choice-none"),
         compact_json=structured.get("disable_any_whitespace", False),

@@ -234,10 +234,8 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
     }
     names = re.findall(r"\{(\w+)", route.pattern)
     if names:
-        schemas = {} if facts.any_name else {"model": {"enum": list(facts.served_names)}}
         operation["parameters"] = [
-            {"name": n, "in": "path", "required": True, "schema": schemas.get(n, {"type": "string"})}
-            for n in names
+            {"name": n, "in": "path", "required": True, "schema": _place(n, facts)} for n in names
         ]
     if about.request and method == "POST":
         content = {"application/json": {"schema": _reference(_request_name(about.request))}}
@@ -245,6 +243,13 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
     if access.metrics if route.auth is AuthClass.METRICS else access.inference and _guarded(route):
         operation["security"] = [{"bearer": []}, {"key": []}]
     return operation
+
+
+def _place(name: str, facts: ModelFacts) -> dict[str, Any]:
+    """Schema of a placeholder in a path."""
+    if name == "model":
+        return {"type": "string"} if facts.any_name else {"enum": list(facts.served_names)}
+    return {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 
 
 def _guarded(route: Route) -> bool:
