@@ -261,6 +261,26 @@ def test_tensors_may_have_the_names_of_a_larger_network_or_of_old_ones(
         engine_of(tmp_path, kernels)
 
 
+def test_the_files_of_sentence_transformers_6_are_read_too(tmp_path: Path) -> None:
+    """As its `save_pretrained` writes them: types by their new names, and the mode of the pooling as a word."""
+    make(tmp_path, "Bert", num_hidden_layers=1)
+    root = "sentence_transformers"
+    kinds = (
+        ("", f"{root}.base.modules.transformer.Transformer"),
+        ("1_Pooling", f"{root}.sentence_transformer.modules.pooling.Pooling"),
+        ("2_Normalize", f"{root}.base.modules.normalize.Normalize"),
+    )
+    table = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(kinds)]
+    (tmp_path / "modules.json").write_text(json.dumps(table))
+    (tmp_path / "1_Pooling").mkdir()
+    for mode, method in (("mean", "mean"), ("lasttoken", "last"), ("cls", "cls"), ("max", "max")):
+        settings = {"embedding_dimension": 48, "pooling_mode": mode, "include_prompt": True}
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+        spec = models.read_any(tmp_path, {}, "auto", {})
+        assert isinstance(spec, models.PoolingModelSpec) and spec.pooling is not None
+        assert (spec.pooling.method, spec.pooling.normalize) == (method, True)
+
+
 def change(path: Path, **values: Any) -> None:
     table = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps({**table, **values}))
