@@ -259,6 +259,15 @@ RULES = (
     Rule((CHAT,), _either({"top_logprobs": _NONE}, {"logprobs": {"const": True}}, "logprobs")),
     Rule(TEMPLATED, _either({"continue_final_message": _NO}, {"add_generation_prompt": _NO})),
     Rule(
+        (pooling_fields.SCORE,),
+        {
+            "anyOf": [
+                {"properties": {name: {"not": {"type": "null"}} for name in pair}, "required": list(pair)}
+                for pair in pooling_fields.PAIRS
+            ]
+        },
+    ),
+    Rule(
         (TOKENIZE,),
         {
             "anyOf": [
