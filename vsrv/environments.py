@@ -145,11 +145,9 @@ def _locked(root: Path, say: Say) -> Iterator[None]:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what a setup left that was killed; called with the lock held."""
+    """Remove what a setup left that was killed; called with the lock held. What its last step may still write goes the next time."""
     for left in root.glob(".making-*"):
-        shutil.rmtree(
-            left, ignore_errors=True
-        )  # the last step of a killed setup may still be writing: next time, then
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _build(plan: Plan, source: Source, target: Path, say: Say) -> None:
@@ -249,37 +247,39 @@ def remove(names: list[str], say: Say) -> None:
         for name in names:
             if not _NAME.fullmatch(name) or not (root / name).is_dir():
                 raise ConfigError(f"there is no environment {name} in {root}")
-            (root / name / _COMPLETE).unlink(
-                missing_ok=True
-            )  # a start in this moment must not take a half of it
+            # first of all, so that a start in this moment does not take a half of it
+            (root / name / _COMPLETE).unlink(missing_ok=True)
             shutil.rmtree(root / name)
             say(f"removed {name}")
 
 
 def enter(environment: Path, arguments: list[str]) -> None:
-    """Go on as this vsrv with `arguments` under the environment's Python; the process stays the same. Does not return."""
+    """Go on as this vsrv with `arguments` under the environment's Python, in the same process. Raises ConfigError, or does not return."""
     for descriptor in archive.inherited():
         os.set_inheritable(descriptor, True)
     python = str(environment / "bin" / "python")
     sys.stdout.flush()
     sys.stderr.flush()
-    # isolated: what was locked is not mixed with PYTHONPATH or the user's own packages
-    os.execv(python, [python, "-I", "-X", "vsrv", str(archive.path()), *arguments])
+    try:
+        # isolated: what was locked is not mixed with PYTHONPATH or the user's own packages
+        os.execv(python, [python, "-I", "-X", "vsrv", str(archive.path()), *arguments])
+    except OSError as error:
+        raise ConfigError(f"{python} cannot be run ({error.strerror}); run: vsrv.pyz setup") from None
 
 
-def suit(arguments: list[str]) -> None:
+def ensure_packages(arguments: list[str]) -> None:
     """Return if this Python has what the archive needs; else go over into the current environment. Raises ConfigError."""
     lacks = requirements.lacking()
     if not lacks:
         return
-    program = f"{os.path.basename(sys.executable)} {sys.argv[0]}"
     if Path(sys.prefix).parent.name == FOLDER:
         missing = ", ".join(map(str, lacks))
-        raise ConfigError(f"the private environment {sys.prefix} lacks {missing}; run: {program} setup")
+        raise ConfigError(f"the private environment {sys.prefix} lacks {missing}; run: vsrv.pyz setup")
     environment = current()
     if environment is not None:
         enter(environment, arguments)
     names = ", ".join(map(str, lacks))
+    program = f"{os.path.basename(sys.executable)} {sys.argv[0]}"
     packages = " ".join(f"'{lack.name}{lack.wanted}'" for lack in lacks)
     raise ConfigError(
         f"{sys.executable} lacks {names}; run: {program} setup (makes a private environment), "

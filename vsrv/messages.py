@@ -107,10 +107,10 @@ class SamplingParams:
 GRAMMAR_LIMITS: Mapping[str, Any] = {
     "max_grammar_size": 200_000,
     "max_lexer_states": 50_000,
-    "max_items_in_row": 1_000,
+    "max_items_in_row": 2_000,
     "initial_lexer_fuel": 200_000,
     "step_lexer_fuel": 50_000,
-    "step_max_items": 20_000,
+    "step_max_items": 50_000,
 }
 
 

@@ -313,6 +313,14 @@ OPTIONS: tuple[Option, ...] = (
         "model folder or hub id, same as the positional MODEL; without one the embedded demo model is served",
     ),
     Option("served-model-name", "list", (), "model", "names that requests may use; the first is reported"),
+    Option(
+        "any-model-name",
+        "bool",
+        False,
+        "model",
+        "requests may name any model and get this one, for clients whose model name cannot be changed",
+        env=("VLLM_SKIP_MODEL_NAME_VALIDATION",),
+    ),
     Option("revision", "str", None, "model", "branch, tag or commit on the hub, for all files of the model"),
     Option(
         "download-dir", "str", None, "model", "folder for downloaded models (default: the Hugging Face cache)"
@@ -494,6 +502,15 @@ OPTIONS: tuple[Option, ...] = (
         choices=("", *TOOL_PARSERS),
     ),
     Option(
+        "tool-strict-level",
+        "str",
+        "auto",
+        "chat",
+        "which calls follow a grammar: auto: those that are required, named or strict; function: the names in all calls; "
+        "parameter: the parameters too",
+        choices=("auto", "function", "parameter"),
+    ),
+    Option(
         "exclude-tools-when-tool-choice-none",
         "bool",
         False,
@@ -591,6 +608,13 @@ OPTIONS: tuple[Option, ...] = (
         "type of the KV cache; it is the weights' type, and any other is an error",
         choices=("auto", "bfloat16", "float16", "float32"),
         refusals=_KV_DTYPES,
+    ),
+    Option(
+        "disable-sliding-window",
+        "bool",
+        False,
+        "performance",
+        "no sequence longer than the model's sliding window, so that every layer sees all of it",
     ),
     Option(
         "enable-prefix-caching",

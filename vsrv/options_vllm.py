@@ -167,12 +167,6 @@ _WORDS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "calls follow their tools' schemas wherever tool_choice or strict asks for it",
-        """
-        tool-strict-level=auto
-        """,
-    ),
-    (
         "quantised weights are not in this version; use a float32, float16 or bfloat16 checkpoint",
         """
         quantization-config +allow-deprecated-quantization
@@ -209,12 +203,6 @@ _WORDS: tuple[tuple[str, str], ...] = (
         "a sleeping server is not in this version: stop it instead, it is back in seconds",
         """
         +enable-sleep-mode +sleep-mode-offload-cudagraph +enable-cumem-allocator
-        """,
-    ),
-    (
-        "a sliding window is part of the model; --max-model-len shortens the context",
-        """
-        +disable-sliding-window
         """,
     ),
     (

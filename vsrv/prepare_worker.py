@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import struct
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +105,19 @@ def _answer(preparer: Preparer | None, payload: bytes) -> tuple[int, bytes]:
     try:
         return RESULT, preparer.prepare(DIALECTS[payload[0]], payload[1:]).to_frame()
     except UserError as error:
-        table = {"status": error.status, "code": error.code, "message": error.message, "param": error.param}
-        return REFUSED, json.dumps(table).encode()
+        return _refusal(error)
     except MemoryError:
-        table = {
-            "status": 413,
-            "code": "request_too_large",
-            "message": "the request needs too much memory to prepare",
-            "param": None,
-        }
-        return REFUSED, json.dumps(table).encode()
+        return _refusal(
+            UserError(413, "request_too_large", "the request needs too much memory to prepare", None)
+        )
+    except Exception:  # a fault of ours costs its own request; a new child would cost everybody a second
+        traceback.print_exc()
+        return _refusal(UserError(500, "internal_error", "internal error; the log has it", None))
+
+
+def _refusal(error: UserError) -> tuple[int, bytes]:
+    table = {"status": error.status, "code": error.code, "message": error.message, "param": error.param}
+    return REFUSED, json.dumps(table).encode()
 
 
 def _receive(sock: socket.socket) -> tuple[int, int, bytes] | None:

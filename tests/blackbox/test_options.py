@@ -23,7 +23,7 @@ def test_options_do_what_they_say(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
     server = start(
         "--tokenizer", str(tmp_path), "--disable-fastapi-docs", "--fingerprint-mode", "none", "--log-stats-interval", "0.2",
-        "--kv-cache-dtype", "bfloat16", "--enable-tokenizer-info-endpoint",
+        "--kv-cache-dtype", "bfloat16", "--enable-tokenizer-info-endpoint", "--any-model-name",
     )  # fmt: skip
     try:
         server.wait_ready()
@@ -34,6 +34,8 @@ def test_options_do_what_they_say(tmp_path: Path) -> None:
         }
         status, answer = server.post("/v1/chat/completions", body)
         assert status == 200 and answer["system_fingerprint"] is None
+        status, answer = server.post("/v1/chat/completions", {**body, "model": "gpt-4", "max_tokens": 1})
+        assert status == 200 and answer["model"] == "demo", "it says which model it was"
         _, tokens = server.post("/tokenize", {"messages": body["messages"]})
         _, plain = server.post("/tokenize", {"prompt": "Which port?"})
         assert tokens["count"] > plain["count"] + 6, "forty spaces more than the model's own template"  # type: ignore[operator]

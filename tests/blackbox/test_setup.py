@@ -152,6 +152,20 @@ def test_starts_go_over_into_it_in_the_same_process(host: Host) -> None:
     assert status == 7 and said.endswith(f"went over to {environment} 1\n")
 
 
+def test_an_environment_whose_python_has_gone_is_told(host: Host) -> None:
+    (environment,) = host.environments()
+    python = environment / "bin" / "python"
+    target = os.readlink(python)
+    python.unlink()
+    python.symlink_to("/nowhere/python3")
+    status, said = host.run("bench")
+    python.unlink()
+    python.symlink_to(target)
+    assert (
+        status == 78 and "cannot be run" in said and "vsrv.pyz setup" in said and len(said.splitlines()) == 1
+    )
+
+
 def test_environments_are_listed_and_removed(host: Host) -> None:
     (environment,) = host.environments()
     other = environment.with_name("cpu-" + "0" * 32)

@@ -14,7 +14,7 @@ from vsrv.kernels.facts import KernelFacts
 
 SPEC: Any = SimpleNamespace(
     num_kv_heads=1, head_dim=32, num_layers=2, num_parameters=1000, max_position_embeddings=4096, vocab_size=1000,
-    buffer_widths={"residual": 64, "qkv": 96, "gate_up": 256},
+    sliding_windows=(0, 512), buffer_widths={"residual": 64, "qkv": 96, "gate_up": 256},
 )  # fmt: skip
 KERNELS: Any = KernelFacts("cpu", ("float32",), 32, None, lambda heads, size, dtype: (1024, 1024))
 
@@ -43,6 +43,12 @@ def test_auto_takes_the_length_that_fits() -> None:
     assert plan_memory(config, SPEC, KERNELS, "float32", ROOM).max_model_len == 96
     plenty = plan_memory(EngineConfig("m"), SPEC, KERNELS, "float32", ROOM)
     assert plenty.max_model_len == SPEC.max_position_embeddings
+    narrow = plan_memory(EngineConfig("m", disable_sliding_window=True), SPEC, KERNELS, "float32", ROOM)
+    assert narrow.max_model_len == 512, "vLLM: capped at the window"
+    with pytest.raises(ConfigError, match="window has 512"):
+        plan_memory(
+            EngineConfig("m", max_model_len=4096, disable_sliding_window=True), SPEC, KERNELS, "float32", ROOM
+        )
     with pytest.raises(ConfigError, match="--block-size 16") as error:
         plan_memory(EngineConfig("m", block_size=16), SPEC, KERNELS, "float32", ROOM)
     assert error.value.remedy == "--block-size 32"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import itertools
+import json
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -225,3 +228,38 @@ def test_no_tokens_are_asked_for(site: Site) -> None:
         answer = site.post("/v1/completions", {**BODY, "max_tokens": 0})[1]
     assert [c["text"] for c in answer["choices"]] == ["", "", ""]
     assert answer["usage"]["completion_tokens"] == 0
+
+
+def test_a_client_that_leaves_ends_the_search(site: Site) -> None:
+    engine: Any = site.engine
+    asked: list[int] = []
+
+    async def silent(frame: Generate) -> None:
+        asked.append(frame.seq_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_answer", silent)
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+        body = json.dumps({**BODY, "stream": True})
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert response.read(1) == b":"  # a comment: the search is on its way
+        response.close()
+        connection.close()
+        end = time.monotonic() + 5
+        while site.admission.sequences and time.monotonic() < end:
+            time.sleep(0.01)
+    assert asked and site.admission.sequences == 0 and set(asked) <= set(engine.aborted)
+
+
+def test_a_search_ends_with_its_deadline(site: Site) -> None:
+    engine: Any = site.engine
+
+    async def silent(frame: Generate) -> None:
+        return
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_answer", silent)
+        status, _, data = site.request("POST", "/v1/completions", BODY, {"X-Request-Timeout": "0.1"})
+    assert (status, json.loads(data)["error"]["code"]) == (504, "request_timeout")
+    assert site.admission.sequences == 0

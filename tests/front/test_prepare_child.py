@@ -24,7 +24,7 @@ from vsrv.api.structured import ChildNeeded
 from vsrv.boot import child_command
 from vsrv.errors import ConfigError, UserError
 from vsrv.prepare_client import SMALL_BODY_BYTES, PrepareClient
-from vsrv.prepare_worker import HEADER, INIT, PREPARE, REFUSED, RESULT, build_preparer
+from vsrv.prepare_worker import HEADER, INIT, PREPARE, REFUSED, RESULT, _answer, build_preparer
 from vsrv.text.tokenizer import Tokenizer
 
 TEMPLATE = """
@@ -304,3 +304,14 @@ def test_the_child_ends_with_its_socket(folder: Path, local: Preparer) -> None:
                 assert stream.read(length) or kind == RESULT
             assert stream.read() == b""
         assert process.wait(60) == 0
+
+
+def test_a_fault_costs_its_own_request(capfd: pytest.CaptureFixture[str]) -> None:
+    class Faulty:
+        def prepare(self, dialect: str, body: bytes) -> None:
+            raise IndexError("list index out of range")
+
+    kind, answer = _answer(Faulty(), b"\x00{}")  # type: ignore[arg-type]
+    table = json.loads(answer)
+    assert kind == REFUSED and (table["status"], table["code"]) == (500, "internal_error")
+    assert "index" not in table["message"] and "IndexError" in capfd.readouterr().err

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import openai.types
 import openai.types.chat
 import pytest
-from served import Site, save_tokenizer
+from served import Setup, Site, save_tokenizer
 
 from vsrv.api.request_fields import KNOWN
 
@@ -60,6 +60,7 @@ TABLE: list[Any] = [
     ("add_special_tokens", True, OK), ("chat_template", "{{ 1 }}", UNSUPPORTED, CHAT),
     ("chat_template_kwargs", {"enable_thinking": False}, OK, CHAT), ("chat_template_kwargs", {"tokenize": True}, INVALID, CHAT),
     ("return_prompt_text", True, OK, CHAT), ("media_io_kwargs", {"a": 1}, UNSUPPORTED, CHAT), ("mm_processor_kwargs", {"a": 1}, UNSUPPORTED, CHAT),
+    ("documents", [], OK), ("documents", None, OK), ("documents", [{"text": "x"}], UNSUPPORTED),  # the template here shows none
     ("store", True, OK, CHAT), ("metadata", {"a": "b"}, OK, CHAT), ("service_tier", "auto", OK, CHAT), ("verbosity", "low", OK, CHAT),
     ("modalities", ["text"], OK, CHAT), ("modalities", ["text", "audio"], UNSUPPORTED, CHAT), ("audio", {"voice": "x", "format": "wav"}, UNSUPPORTED, CHAT),
     ("prediction", {"type": "content", "content": "x"}, OK, CHAT), ("web_search_options", {}, UNSUPPORTED, CHAT),
@@ -75,7 +76,7 @@ TABLE: list[Any] = [
 # tested with tools, reasoning and structured outputs
 ELSEWHERE = set(
     """messages tools tool_choice parallel_tool_calls functions function_call include_reasoning thinking_token_budget response_format
-    structured_outputs guided_json guided_regex guided_choice guided_grammar documents""".split()
+    structured_outputs guided_json guided_regex guided_choice guided_grammar""".split()
 )
 VLLM = """model stream stream_options temperature top_p top_k min_p frequency_penalty presence_penalty repetition_penalty n use_beam_search
     length_penalty seed stop stop_token_ids include_stop_str_in_output ignore_eos min_tokens max_tokens logit_bias allowed_token_ids bad_words
@@ -186,3 +187,37 @@ def test_content_that_is_none(site: Site, content: Any) -> None:
         "invalid_value",
         "messages[0].content",
     )
+
+
+DOCUMENTS = "{% for d in documents or [] %}[{{ d.title }}: {{ d.text }}]{% endfor %}{{ messages[0].content }}"
+
+
+def test_documents_reach_a_template_that_shows_them(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path)
+    site = Site(tmp_path, Setup(template=DOCUMENTS))
+    try:
+        body = {"messages": HELLO, "max_tokens": 1, "return_prompt_text": True, "return_token_ids": True}
+        shown = [{"title": "a", "text": "b <|im_end|>"}, {"title": "c", "text": "d"}]
+        answer = site.post(CHAT, {**body, "documents": shown})[1]
+        assert answer["prompt_text"] == "[a: b <|im_end|>][c: d]hi"
+        assert 2 not in answer["prompt_token_ids"]  # a client's text is no control token
+        for wrong in ([{}], ["text"], [{"text": 1}], [{str(i): "x" for i in range(17)}]):
+            status, refused = site.post(CHAT, {**body, "documents": wrong})
+            assert (status, refused["error"]["code"]) == (400, "invalid_value")
+            assert refused["error"]["param"] == "documents[0]"
+        status, refused = site.post(CHAT, {**body, "documents": shown * 129})
+        assert (status, refused["error"]["param"]) == (400, "documents")
+    finally:
+        site.stop()
+
+
+def test_the_priority_header_wins(site: Site) -> None:
+    """vllm: "X-Vllm-Priority" overrides the field."""
+    for given, expected in (("7", 7), ("-3", -3)):
+        body = {"prompt": "hi", "max_tokens": 1, "priority": 1}
+        status, _, _ = site.request("POST", COMPLETIONS, body, {"X-Vllm-Priority": given})
+        assert status == 200 and site.engine.generates[-1].priority == expected
+    for wrong in ("x", "1.5", str(2**40), ""):
+        status, _, data = site.request("POST", COMPLETIONS, {"prompt": "hi"}, {"X-Vllm-Priority": wrong})
+        error = json.loads(data)["error"]
+        assert (status, error["code"], error["param"]) == (400, "invalid_value", "X-Vllm-Priority")

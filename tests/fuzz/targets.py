@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vsrv.api.prepare import Preparer
 from vsrv.api.schema import ModelFacts
+from vsrv.api.structured import Constraint, compiled
 from vsrv.errors import ConfigError, FrameError, UserError
 from vsrv.http.connection import Connection
 from vsrv.http.forwarded import TrustedProxies
@@ -22,7 +23,7 @@ from vsrv.http.values import Limits
 from vsrv.keyfile import parse
 from vsrv.messages import Abort, Failed, FrameReader, Stop, encode
 from vsrv.prepare_worker import DIALECTS
-from vsrv.text.grammar import GrammarChecker
+from vsrv.text.grammar import GrammarChecker, JsonStyle
 from vsrv.text.reasoning import FORMATS as REASONING_FORMATS
 from vsrv.text.reasoning import ReasoningSplitter
 from vsrv.text.template import ChatTemplate
@@ -106,14 +107,24 @@ def request(data: bytes) -> None:
         assert 0 <= limit <= 2000  # 0 is for those who want the prompt's log probabilities alone
 
 
+def constraint(data: bytes) -> None:
+    """What an answer must look like: the first byte says of which kind, the rest is its text. It is compiled, or refused by name."""
+    kind = ("json", "regex", "grammar", "structural_tag")[data[0] % 4 if data else 0]
+    asked = Constraint(kind, data[1:].decode(errors="replace"), "x", JsonStyle())
+    try:
+        compiled(asked, checker())
+    except UserError as error:
+        check_fault(error)
+
+
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory()
 
 
 @cache
-def preparer() -> Preparer:
-    """Of a tokenizer of bytes and a small template."""
+def tokenizer() -> Tokenizer:
+    """Of bytes."""
     import tokenizers
 
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -126,9 +137,20 @@ def preparer() -> Preparer:
     made.train_from_iterator([], trainer)
     folder = Path(_folder().name)
     made.save(str(folder / "tokenizer.json"))
-    tokenizer = Tokenizer(folder)
-    facts = ModelFacts(("m",), 2000, tokenizer.vocab_size, 20, 2, tool_parser="hermes")
-    return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts, GrammarChecker(folder, tokenizer.marks))
+    return Tokenizer(folder)
+
+
+@cache
+def checker() -> GrammarChecker:
+    marks = tokenizer().marks  # makes the file
+    return GrammarChecker(Path(_folder().name), marks)
+
+
+@cache
+def preparer() -> Preparer:
+    """With a small template."""
+    facts = ModelFacts(("m",), 2000, tokenizer().vocab_size, 20, 2, tool_parser="hermes")
+    return Preparer(tokenizer(), ChatTemplate(TEMPLATE, {}), facts, checker())
 
 
 def key_file(data: bytes) -> None:
@@ -217,6 +239,18 @@ TARGETS = {
             b'\6{"input":["a",[1,2]],"encoding_format":"base64","truncate_prompt_tokens":-1}',
             b'\7{"query":"q","documents":["a",{"text":"b"}],"top_n":1,"max_tokens_per_doc":3}',
             b'\x08{"queries":["a","b"],"documents":["c","d"],"truncation_side":"left"}',
+        ),
+    ),
+    "constraint": Target(
+        constraint,
+        (
+            b'\0{"type":"object","properties":{"a":{"enum":[1,"x"]},"b":{"$ref":"#/$defs/c"}},"$defs":{"c":{"type":"string","pattern":"^a+$"}}}',
+            b'\0{"oneOf":[{"type":"integer","multipleOf":3,"minimum":0},{"type":"array","items":{"type":"string","format":"date"},"maxItems":2}]}',
+            b"\1(a|b)*[c-e]{2,3}\\d",
+            b'\2start: a | "b"+\na: /[0-9]+/ ("," /[0-9]+/)*\n',
+            b'\2root ::= "yes" | no\nno ::= "no" [0-9]+\n',
+            b'\3{"triggers":["<a"],"structures":[{"begin":"<a>","schema":{"type":"integer"},"end":"</a>"}]}',
+            b'\3{"format":{"type":"sequence","elements":[{"type":"const_string","value":"x"},{"type":"regex","pattern":"a+"}]}}',
         ),
     ),
     "key_file": Target(

@@ -133,6 +133,77 @@ def test_random_pieces_are_text_whatever_their_bytes(pieces: Any) -> None:
             assert data.decode(errors="replace").startswith("".join(fed) + rest)
 
 
+def drawn_ids(tokenizer: Tokenizer, chance: random.Random, emoji: list[int]) -> list[int]:
+    """Any ids, or ids with whole, cut and shuffled emoji among them."""
+    ids = [chance.randrange(tokenizer.vocab_size) for _ in range(chance.randrange(1, 12))]
+    for _ in range(chance.randrange(4)):
+        at, start = chance.randrange(len(ids) + 1), chance.randrange(len(emoji))
+        ids[at:at] = emoji[start : start + chance.randrange(1, 9)]
+    return ids
+
+
+def in_any_cut(tokenizer: Tokenizer, ids: list[int], options: TextOptions, chance: random.Random) -> str:
+    """The stream's pieces when the engine gives one to four tokens at once."""
+    detokenizer, sent, at = Detokenizer(tokenizer, options), "", 0
+    while at < len(ids):
+        size = chance.randrange(1, 5)
+        sent += detokenizer.feed(ids[at : at + size])[0]
+        at += size
+    return sent + detokenizer.finish()
+
+
+def test_ten_thousand_streams_are_the_whole_decode(byte_level: Any) -> None:
+    chance = random.Random(11)
+    emoji = byte_level.reference.encode("🙂👩‍👩‍👧🇨🇭 é日", add_special_tokens=False)
+    whole = invalid = 0
+    for _ in range(10_000):
+        ids = drawn_ids(byte_level.own, chance, emoji)
+        want = byte_level.own.decode(ids, True)  # the library's own decoder of all ids at once
+        whole, invalid = whole + ("🙂" in want), invalid + ("\ufffd" in want)
+        assert in_any_cut(byte_level.own, ids, TextOptions(), chance) == want
+    assert whole > 300 and invalid > 3000
+
+
+def test_ten_thousand_streams_of_pieces_and_bytes_are_the_text_of_their_bytes(pieces: Any) -> None:
+    """The library's decoder makes one U+FFFD of every byte of a broken run; where no run is broken both are the same."""
+    chance = random.Random(12)
+    emoji = [pieces.own.token_to_id(f"<0x{value:02X}>") for value in "🙂👩‍👧é日".encode()]
+    same = 0
+    for _ in range(5_000):
+        ids = drawn_ids(pieces.own, chance, emoji)
+        got = in_any_cut(pieces.own, ids, TextOptions(), chance)
+        shown = [token for token in ids if token not in pieces.own.special_ids]
+        assert got == b"".join(map(pieces.own.token_bytes, shown)).decode(errors="replace")
+        if "\ufffd" not in got:
+            same += 1
+            want = pieces.own.decode(ids, True)
+            assert got == want or got == " " + want  # it takes the space of a beginning away
+    assert same > 150
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_streams_with_stop_strings_are_the_whole_text_up_to_the_first(byte_level: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    emoji = byte_level.reference.encode("🙂👩‍👩‍👧 aaabab", add_special_tokens=False)
+    stopped = 0
+    for _ in range(700):
+        ids = drawn_ids(byte_level.own, chance, emoji)
+        text = byte_level.own.decode(ids, True)
+        stops = tuple(
+            text[at : at + chance.randrange(1, 6)].replace("\ufffd", "") or "x"
+            for at in (chance.randrange(len(text) + 1) for _ in range(3))
+        )
+        ends = sorted((text.find(stop) + len(stop), stops.index(stop)) for stop in stops if stop in text)
+        options = TextOptions(stop=stops)
+        if not ends:
+            assert in_any_cut(byte_level.own, ids, options, chance) == text
+            continue
+        stopped += 1
+        end, place = ends[0]
+        assert in_any_cut(byte_level.own, ids, options, chance) == text[: end - len(stops[place])]
+    assert stopped > 500
+
+
 def test_one_feed_of_many_ids_is_many_feeds_of_one(byte_level: Any) -> None:
     ids = byte_level.reference.encode(" ".join(TEXTS), add_special_tokens=False)
     for size in (1, 2, 3, 7, len(ids)):

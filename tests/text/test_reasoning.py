@@ -80,7 +80,7 @@ def test_any_text_comes_apart_the_same_in_any_cut(
     text = "".join(parts)
     whole = split(form, inside, [text])
     assert split(form, inside, list(text)) == split(form, inside, [text[:cut], text[cut:]]) == whole
-    letters = str.maketrans("", "", "\n")
+    letters = str.maketrans("", "", "\n ")  # white space in front of the first tag goes with it
     kept = text.translate(letters)
     assert len(kept) - len("".join(whole).translate(letters)) in (0, 7, 8, 15), (
         "nothing but the tags is taken"

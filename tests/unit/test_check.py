@@ -260,3 +260,25 @@ def test_command_line_and_json(tmp_path: Path) -> None:
     )
     empty = Report((Finding("settings", "ok", "é\n"),))
     assert json.loads(as_json(empty))["findings"][0]["message"] == "é\n"
+
+
+def test_sharded_weights(folder: Path) -> None:
+    """The hub's layout: an index that says which file has which tensor."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = {name: f"model-{index % 2 + 1:05}-of-00002.safetensors" for index, name in enumerate(tensors)}
+    for file in set(files.values()):
+        save_file({name: tensors[name] for name in tensors if files[name] == file}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    assert found(report_of(str(folder)), "weights").message.startswith(f"{len(tensors)} tensors")
+    first = min(files)
+    index.write_text(
+        json.dumps({"weight_map": files | {first: next(f for f in files.values() if f != files[first])}})
+    )
+    finding = found(report_of(str(folder)), "weights")
+    assert finding.level == "error" and first in finding.message, "the index says another file"
+    (folder / files[first]).unlink()
+    assert "is named by the index but missing" in found(report_of(str(folder)), "weights").message

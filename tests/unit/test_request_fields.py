@@ -9,7 +9,8 @@ import orjson
 import pytest
 from served import TEMPLATE, save_tokenizer
 
-from vsrv.api.fields import BOUNDED, Field
+from vsrv.api.dialect_fields import TRANSLATED
+from vsrv.api.fields import BOUNDED, Field, Fields
 from vsrv.api.pooling_fields import ROWS as POOLING_ROWS
 from vsrv.api.prepare import Preparer
 from vsrv.api.request_fields import REQUESTS, ROWS
@@ -28,7 +29,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "rerank": {"query": "x", "documents": ["x"]},
     "score": {"text_1": "x", "text_2": "x"},
 }
-PAIRS = [(dialect, row) for dialect, rows in REQUESTS.items() for row in rows.values()]
+TABLES = {**REQUESTS, **TRANSLATED}
+PAIRS = [(dialect, row) for dialect, rows in TABLES.items() for row in rows.values()]
 IDS = [f"{dialect}-{row.name}" for dialect, row in PAIRS]
 
 
@@ -39,6 +41,13 @@ def preparer(tmp_path_factory: pytest.TempPathFactory) -> Preparer:
     tokenizer = Tokenizer(folder)
     facts = ModelFacts(("m",), 200, tokenizer.vocab_size, 20, 2)
     return Preparer(tokenizer, ChatTemplate(TEMPLATE, {}), facts)
+
+
+def read(dialect: str, name: str, value: Any) -> Any:
+    """The value of one field; a whole body is read where that is no matter of a translation."""
+    if dialect in TRANSLATED:
+        return Fields({name: value}, TRANSLATED[dialect], FACTS)[name]
+    return request_fields({**BODIES[dialect], name: value}, dialect, FACTS)[name]
 
 
 def entries(row: Field, count: int) -> Any:
@@ -62,9 +71,13 @@ def beyond(row: Field) -> list[Any]:
     return values + ([["x" * (row.longest + 1)], [""]] if row.kind == "texts" else [])
 
 
-@pytest.mark.parametrize("row", [*ROWS, *POOLING_ROWS], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row",
+    [*ROWS, *POOLING_ROWS, *(row for rows in TRANSLATED.values() for row in rows.values())],
+    ids=lambda row: row.name,
+)
 def test_every_row_says_what_it_is(row: Field) -> None:
-    assert row.help and row.dialects
+    assert row.help
     if row.kind in BOUNDED:
         low, high = row.bounds(FACTS)
         assert low is not None and high is not None and low < high < 2**64
@@ -80,15 +93,14 @@ def test_what_breaks_a_bound_is_refused_by_name(dialect: str, row: Field) -> Non
         return
     for value in beyond(row):
         with pytest.raises(UserError) as refusal:
-            request_fields({**BODIES[dialect], row.name: value}, dialect, FACTS)
+            read(dialect, row.name, value)
         assert (refusal.value.status, refusal.value.code) == (400, "invalid_value"), value
         assert refusal.value.param == row.name
 
 
 @pytest.mark.parametrize(("dialect", "row"), PAIRS, ids=IDS)
 def test_a_value_of_another_kind_is_refused_by_name_and_null_is_absent(dialect: str, row: Field) -> None:
-    fields = request_fields({**BODIES[dialect], row.name: None}, dialect, FACTS)
-    assert fields[row.name] == row.default
+    assert read(dialect, row.name, None) == row.default
     for value in ([[{}]], {"a b": {}}, "\x00", 0.5):
         if row.kind == "any" or (row.kind, type(value)) in {("number", float), ("text", str), ("texts", str)}:
             continue
@@ -98,7 +110,7 @@ def test_a_value_of_another_kind_is_refused_by_name_and_null_is_absent(dialect: 
         ):
             continue
         with pytest.raises(UserError) as refusal:
-            request_fields({**BODIES[dialect], row.name: value}, dialect, FACTS)
+            read(dialect, row.name, value)
         code = "unsupported_parameter" if row.kind == "refused" else "invalid_value"
         assert (refusal.value.status, refusal.value.code, refusal.value.param) == (400, code, row.name)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
@@ -49,3 +51,25 @@ def test_distributions_are_found_by_their_folders(tmp_path: Path) -> None:
     wanted = ["prometheus-client>=0.21", "numpy>=2.0", "jinja2>=3.1.6", "torch>=2.11"]
     lacks = requirements.lacking_of(wanted, [str(first), str(tmp_path / "none"), str(second)])
     assert [(lack.name, lack.found) for lack in lacks] == [("numpy", "1.24.2"), ("torch", "")]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_locks_hold_what_the_project_asks_for(kind: str) -> None:
+    """A new bound in pyproject needs new locks: `python3 build_zipapp.py lock`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lock = (ROOT / "vsrv" / "locks" / f"{kind}.txt").read_text()
+    pinned = {
+        match[1].lower().replace("_", "-"): Version(Version(match[2]).public)
+        for match in re.finditer(r"^([\w.-]+)={2,3}([\w.+]+)", lock, re.MULTILINE)
+    }
+    wanted = [*project["dependencies"], *extras["build"], *(extras["cuda"] if kind == "cuda" else ())]
+    for requirement in map(Requirement, wanted):
+        assert pinned[requirement.name.lower().replace("_", "-")] in requirement.specifier, requirement
+    assert lock.count("--hash=sha256:") >= len(pinned) and "://" not in lock
+    assert bool(re.search(r"^torch===[\d.]+\+cpu", lock, re.MULTILINE)) == (kind == "cpu")
+
+
+def test_tests_build_with_the_releases_that_the_archive_carries() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras["build"]) <= set(extras["test"])

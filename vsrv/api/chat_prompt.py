@@ -14,7 +14,7 @@ from vsrv.api.fields import Fields, invalid, unsupported
 from vsrv.api.plans import ReadingPlan, ReasoningPlan
 from vsrv.api.schema import ModelFacts
 from vsrv.api.structured import ChildNeeded
-from vsrv.api.tool_request import Tool, ToolRequest, marked_tools, plan_of, read_tools
+from vsrv.api.tool_request import Tool, ToolRequest, marked_tools, marked_value, plan_of, read_tools
 from vsrv.errors import UserError
 from vsrv.text import reasoning, tool_prompt, tools
 from vsrv.text.grammar import GrammarChecker, GrammarError, after_reasoning
@@ -77,7 +77,8 @@ class ChatPrompter:
         shown = None if request is None or self._hidden(request) else marked_tools(request.tools, marked)
         if shown is not None and not template.shows_tools and form is not None:
             messages, shown = tool_prompt.with_tools(messages, shown), None
-        text = self._rendered(fields, template, messages, shown)
+        documents = _documents(fields, template, marked)
+        text = self._rendered(fields, template, messages, shown, documents)
         text = text.replace(json.dumps(mark)[1:-1], mark)  # where a template has written it as ASCII JSON
         tool_plan = None if request is None or form is None else plan_of(request, form.name)
         thinking = self._thinking(fields, text, messages, form)
@@ -102,7 +103,9 @@ class ChatPrompter:
             raise ChildNeeded
         if constrained:
             answer = self._with_calls(prompt, answer)
-        param = "tools" if constrained else "thinking_token_budget" if budget is not None else None
+        param = (
+            "tools" if constrained else "thinking_token_budget" if budget is not None else "response_format"
+        )
         try:
             grammar = self._after_thinking(prompt.reading.reasoning, answer, budget)
             checker.check(grammar)
@@ -115,16 +118,19 @@ class ChatPrompter:
         request = prompt.tools
         if request is None or request.choice.mode == "none":
             return False
-        return request.choice.mode == "required" or request.constrained or bool(answer)
+        always = self._facts.tool_strict_level in ("function", "parameter")
+        return always or request.choice.mode == "required" or request.constrained or bool(answer)
 
     def _with_calls(self, prompt: ChatPrompt, answer: str) -> str:
         """Calls alone where they are required, else beside the answer. Raises UserError."""
         request = prompt.tools
         assert request is not None and prompt.reading.tools is not None
         required = request.choice.mode == "required"
+        own = required or request.constrained or self._facts.tool_strict_level == "parameter"
+        names_only = not own and self._facts.tool_strict_level == "function"
         wanted = CallGrammar(
             tools.FORMATS[prompt.reading.tools.form],
-            [self._offered(tool) for tool in request.choice.allowed],
+            [self._offered(tool, names_only) for tool in request.choice.allowed],
             self._tokenizer.marks,
             self._template.for_tools.source,
             required or bool(answer),
@@ -133,8 +139,10 @@ class ChatPrompter:
         calls = of_calls(wanted)
         return calls if required or not answer else _either(answer, calls)
 
-    def _offered(self, tool: Tool) -> OfferedTool:
+    def _offered(self, tool: Tool, name_only: bool) -> OfferedTool:
         """A schema that grammars cannot hold is an error where `strict` asks for it; elsewhere any object will do."""
+        if name_only:
+            return OfferedTool(tool.name, {"type": "object"})
         try:
             check_schema(tool.parameters)
         except GrammarError as error:
@@ -175,12 +183,13 @@ class ChatPrompter:
         template: ChatTemplate,
         messages: list[dict[str, Any]],
         shown: list[dict[str, Any]] | None,
+        documents: list[Any] | None,
     ) -> str:
         add, resume = fields["add_generation_prompt"], fields["continue_final_message"]
         if resume and add and fields.has("add_generation_prompt"):
             raise invalid("continue_final_message", "cannot be true together with add_generation_prompt")
         variables = {**self._variables(fields), "add_generation_prompt": add and not resume}
-        text = template.render(messages, variables, shown)
+        text = template.render(messages, variables, shown, documents)
         return cut_after_last(text, messages) if resume else text
 
     def _variables(self, fields: Fields) -> dict[str, Any]:
@@ -221,3 +230,20 @@ def _either(answer: str, calls: str) -> str:
     entries = json.loads(answer)["grammars"] if answer.startswith("{") else [{"lark_grammar": answer}]
     parts = [{**entries[0], "name": _ANSWER}, *entries[1:], {"lark_grammar": calls, "name": _CALLS}]
     return json.dumps({"grammars": [{"lark_grammar": f"start: @{_ANSWER} | @{_CALLS}"}, *parts]})
+
+
+def _documents(
+    fields: Fields, template: ChatTemplate, marked: Callable[[str], str]
+) -> list[dict[str, str]] | None:
+    """Texts for the template, each an object of texts such as title and text. Raises UserError where it shows none."""
+    given = fields["documents"]
+    if not given:
+        return None
+    if not template.shows_documents:
+        raise unsupported("documents", "are not supported: this model's chat template shows none")
+    for index, document in enumerate(given):
+        texts = isinstance(document, dict) and 0 < len(document) <= 16
+        if not texts or not all(isinstance(value, str) for value in document.values()):
+            raise invalid(f"documents[{index}]", "expected an object of texts, such as title and text")
+    shown: list[dict[str, str]] = marked_value(given, marked)
+    return shown

@@ -29,13 +29,13 @@ class CompletionAnswer:
 
     async def whole(self) -> dict[str, Any]:
         merged: list[dict[str, Any]] = [
-            {"text": "", "rows": None, "ids": [], "end": None, "prompt": None, "logprob": 0.0}
+            {"text": [], "rows": None, "ids": [], "end": None, "prompt": None, "logprob": 0.0}
             for _ in range(self._count)
         ]
         async for part in self._generation.parts():
             choice = merged[part.index]
             shown = self._shown(part)
-            choice["text"] += shown["text"]
+            choice["text"].append(shown["text"])
             choice["ids"] += part.token_ids
             choice["logprob"] += sum(row.logprob for row in part.logprobs)
             if shown["logprobs"] is not None:
@@ -50,7 +50,7 @@ class CompletionAnswer:
         choices = [
             {
                 "index": i,
-                "text": choice["text"],
+                "text": "".join(choice["text"]),
                 "logprobs": choice["rows"],
                 "finish_reason": choice["end"] and choice["end"].finish_reason,
                 "stop_reason": choice["end"] and choice["end"].stop_reason,

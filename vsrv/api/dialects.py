@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from vsrv.api.beam_search import BeamGeneration
@@ -102,9 +102,12 @@ class Generating:
         parts, trace = self._parts, self._intake.traces[request]
         deadline = self._intake.deadline(request)
         lease = self._intake.lease(request)
+        priority = self._intake.priority(request)
         prepared = await self._intake.prepare(request, dialect.name)
         wanted = prepared.request
         assert wanted is not None
+        if priority is not None:
+            prepared = replace(prepared, request=replace(wanted, priority=priority))
         if wanted.unknown:
             parts.log.event("debug", "unknown request fields", fields=wanted.unknown, request_id=request.id)
         salt = parts.keys.cache_salt(trace.caller, wanted.cache_salt)

@@ -16,7 +16,9 @@ import orjson
 from vsrv.errors import UserError
 
 MAX_NESTING = 32  # rule R17: bounded before the parser recurses
-_STRING, _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
+# A string that never ends is one up to the end: without that, a search for its end would start again at every quote in it.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 Bound = int | float | str  # a text names the attribute of ModelFacts that has the number
 Kind = Literal[
@@ -347,8 +349,9 @@ def deeper_than(text: bytes | bytearray, limit: int) -> bool:
     """Whether JSON text is nested deeper than `limit` levels, in linear time and without recursion."""
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
-    depth = deepest = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", text)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest > limit
+    depth = 0
+    for match in _BRACKET.finditer(_STRING.sub(b"", text)):
+        depth += 1 if match[0] in b"[{" else -1
+        if depth > limit:
+            return True
+    return False

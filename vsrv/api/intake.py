@@ -20,6 +20,7 @@ from vsrv.log import RequestRecord
 
 _LONGEST_TIMEOUT_S = 86400
 _CHUNKED_BYTES = 1 << 16  # what a body of unknown length counts as until more of it has arrived
+_PRIORITY = re.compile(r"-?[0-9]{1,10}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _ENGINE_CODES = {
     "context_length_exceeded": 400,
@@ -159,6 +160,16 @@ class Intake:
                 raise UserError(400, "invalid_value", message, "X-Request-Timeout")
             limit_s = min(wanted_s, limit_s or wanted_s)
         return self.traces[request].began + limit_s if limit_s else None
+
+    def priority(self, request: Request) -> int | None:
+        """X-Vllm-Priority, which wins over the body's field. Raises UserError 400."""
+        text = request.headers.get("x-vllm-priority")
+        if text is None:
+            return None
+        if not _PRIORITY.fullmatch(text) or not -(2**31) <= int(text) < 2**31:
+            message = "X-Vllm-Priority must be an integer of 32 bits"
+            raise UserError(400, "invalid_value", message, "X-Vllm-Priority")
+        return int(text)
 
     def require_task(self, tasks: tuple[str, ...]) -> None:
         """Raises UserError 404 where the model does none of `tasks`: the path is right, and not of this model."""

@@ -132,7 +132,7 @@ def field_schema(row: Field, facts: ModelFacts) -> dict[str, Any]:
     """JSON schema of one field; null is taken as absent, except where the field is required."""
     schema: dict[str, Any] = {**_SCHEMAS[row.kind](row, facts), **(row.schema or {})}
     if row.name == "model":
-        schema = {"enum": [*facts.served_names, ""]}
+        schema = {"type": "string"} if facts.any_name else {"enum": [*facts.served_names, ""]}
     if not row.required:
         schema = _or_null(schema)
     schema["description"] = row.help
@@ -234,10 +234,8 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
     }
     names = re.findall(r"\{(\w+)", route.pattern)
     if names:
-        schemas = {"model": {"enum": list(facts.served_names)}}
         operation["parameters"] = [
-            {"name": n, "in": "path", "required": True, "schema": schemas.get(n, {"type": "string"})}
-            for n in names
+            {"name": n, "in": "path", "required": True, "schema": _place(n, facts)} for n in names
         ]
     if about.request and method == "POST":
         content = {"application/json": {"schema": _reference(_request_name(about.request))}}
@@ -245,6 +243,13 @@ def _operation(route: Route, method: str, facts: ModelFacts, access: Access) -> 
     if access.metrics if route.auth is AuthClass.METRICS else access.inference and _guarded(route):
         operation["security"] = [{"bearer": []}, {"key": []}]
     return operation
+
+
+def _place(name: str, facts: ModelFacts) -> dict[str, Any]:
+    """Schema of a placeholder in a path."""
+    if name == "model":
+        return {"type": "string"} if facts.any_name else {"enum": list(facts.served_names)}
+    return {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 
 
 def _guarded(route: Route) -> bool:

@@ -66,6 +66,13 @@ _TOOL_CHOICE = {
     ]
 }
 
+_DOCUMENT = {
+    "type": "object",
+    "minProperties": 1,
+    "maxProperties": 16,
+    "additionalProperties": {"type": "string"},
+}
+
 
 def _sampling(name: str, help: str) -> Field:
     bound = SAMPLING[name]
@@ -150,6 +157,7 @@ _PROMPTING = (
     _flag("continue_final_message", False, "go on where the last message ends", TEMPLATED),
     Field("chat_template_kwargs", "variables", "variables of the chat template; scalars only", 0, 32, None, TEMPLATED, longest=1024,
           choices=("messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt")),
+    Field("documents", "list", "texts that the model's template shows it", 0, 256, None, TEMPLATED, schema={"items": _DOCUMENT}),
     Field("reasoning_effort", "choice", "told to the template; none switches thinking off", dialects=TEMPLATED, choices=EFFORTS),
 )
 _CONSTRAINING = (
@@ -188,7 +196,7 @@ _UNSUPPORTED = (
     _refused("suffix", "is of /v1/completions", "", dialects=(CHAT,)),
     _refused("web_search_options", "is not supported: nothing is fetched for a request"),
     _refused("chat_template", "of a request is not accepted: a template is a program (--chat-template is the server's)"),
-    _refused("documents", "", []),
+    _refused("documents", "are of chats: put them into the prompt", [], dialects=(COMPLETIONS,)),
     _refused("audio", "is not supported: answers are text"),
     _refused("modalities", "other than text are not supported", ["text"]),
     _refused("logprob_token_ids"),
@@ -257,7 +265,8 @@ RULES = (
         },
     ),
     Rule((CHAT,), _either({"top_logprobs": _NONE}, {"logprobs": {"const": True}}, "logprobs")),
-    Rule(TEMPLATED, _either({"continue_final_message": _NO}, {"add_generation_prompt": _NO})),
+    # not told of chat, where schemathesis gives up on so many rules at once
+    Rule((TOKENIZE,), _either({"continue_final_message": _NO}, {"add_generation_prompt": _NO})),
     Rule(
         (pooling_fields.SCORE,),
         {

@@ -60,6 +60,8 @@ class ModelFacts:
     )
     tool_parser: str = ""  # a name of text.tools, "none", or "" for what the template is made for
     reasoning_parser: str = ""  # a name of text.reasoning, likewise
+    tool_strict_level: str = "auto"  # which calls are held to a grammar: see the option
+    any_name: bool = False  # requests may name any model and get this one
     hide_unused_tools: bool = False  # from the template, where tool_choice is none
     compact_json: bool = False  # in every structured output
     closed_objects: bool = False  # likewise: no properties but those that a schema lists
@@ -150,7 +152,7 @@ def check_model(fields: Fields, facts: ModelFacts) -> str:
     name = fields.raw("model")
     if name is not None and not isinstance(name, str):
         raise invalid("model", "expected text")
-    if name and name not in facts.served_names:
+    if name and name not in facts.served_names and not facts.any_name:
         names = ", ".join(facts.served_names)
         raise UserError(
             404, "model_not_found", f"The model `{name[:200]}` does not exist. Served here: {names}", "model"

@@ -14,8 +14,8 @@ from vsrv.check.finding import Finding, failed
 from vsrv.config import ServeConfig, is_loopback
 from vsrv.errors import ConfigError
 from vsrv.keyfile import KeyRecord, read_key_file
+from vsrv.listening import SPARE_FDS, asks_for_certificates, tls_files
 from vsrv.options import EXPIRY_WARN_DAYS
-from vsrv.serve import SPARE_FDS, asks_for_certificates, tls_files
 
 _MAX_PORTS_TRIED = 100
 

@@ -226,13 +226,16 @@ def step_bytes(spec: ModelSpec, dtype: str, seqs: int, tokens: int) -> int:
 
 
 def _model_len(config: EngineConfig, spec: ModelSpec) -> int:
+    longest, why = spec.max_position_embeddings, "max_position_embeddings"
+    windows = [window for window in spec.sliding_windows if window] if config.disable_sliding_window else []
+    if windows and min(windows) < longest:
+        longest, why = min(windows), "--disable-sliding-window: its window has"
     if config.max_model_len is None:
-        return spec.max_position_embeddings
-    if config.max_model_len > spec.max_position_embeddings:
+        return longest
+    if config.max_model_len > longest:
         raise ConfigError(
-            f"--max-model-len {config.max_model_len} is above what the model was made for "
-            f"(max_position_embeddings {spec.max_position_embeddings})",
-            f"--max-model-len {spec.max_position_embeddings}",
+            f"--max-model-len {config.max_model_len} is above what the model was made for ({why} {longest})",
+            f"--max-model-len {longest}",
         )
     return config.max_model_len
 

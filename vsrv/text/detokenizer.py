@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vsrv.text.marks import unfinished
+from vsrv.text.stops import matcher_of
 from vsrv.text.tokenizer import Tokenizer
 
 
@@ -53,7 +53,16 @@ class Detokenizer:
     `after` is the last token of the prompt.
     """
 
-    __slots__ = ("_characters", "_held", "_options", "_searchable", "_special", "num_tokens", "stopped")
+    __slots__ = (
+        "_characters",
+        "_held",
+        "_matcher",
+        "_options",
+        "_special",
+        "_state",
+        "num_tokens",
+        "stopped",
+    )
 
     def __init__(self, tokenizer: Tokenizer, options: TextOptions, after: int | None = None) -> None:
         shown = {tokenizer.special[token] for token in options.shown if token in tokenizer.special}
@@ -61,7 +70,8 @@ class Detokenizer:
         self._options = options
         self._characters = CharacterStream(tokenizer, None if after in self._special else after)
         self._held = ""
-        self._searchable = 0  # characters at the start of _held that min_tokens exempts from the search
+        self._matcher = matcher_of(options.stop) if options.stop else None
+        self._state = 0
         self.num_tokens = 0
         self.stopped: str | None = None
 
@@ -90,31 +100,17 @@ class Detokenizer:
         return rest
 
     def _take(self, text: str) -> str:
-        stops = self._options.stop
-        if not stops:
+        """What may be sent of the text so far. A stop string counts if all of it lies behind the first min_tokens tokens."""
+        matcher = self._matcher
+        if matcher is None or self.num_tokens <= self._options.min_tokens:
             return text
-        if self.num_tokens <= self._options.min_tokens:
-            self._searchable = len(self._held) + len(text)
-        self._held += text
-        match = _first_to_end(self._held, stops, self._searchable)
-        if match is not None:
-            start, stop = match
-            self.stopped = stop
-            out = self._held[: start + len(stop) if self._options.include_stop else start]
-            self._held = ""
-            return out
-        keep = unfinished(self._held[self._searchable :], stops)
-        out = self._held[: len(self._held) - keep]
-        self._held = self._held[len(out) :]
-        self._searchable = max(0, self._searchable - len(out))
-        return out
-
-
-def _first_to_end(text: str, stops: Sequence[str], start: int) -> tuple[int, str] | None:
-    """The match that ends first, ties by the order of the list: (its index, the stop string)."""
-    best: tuple[int, int, str] | None = None
-    for stop in stops:
-        at = text.find(stop, start)
-        if at >= 0 and (best is None or at + len(stop) < best[0]):
-            best = (at + len(stop), at, stop)
-    return None if best is None else (best[1], best[2])
+        held = self._held + text
+        for end, character in enumerate(text, len(self._held) + 1):
+            self._state = matcher.step(self._state, character)
+            if matcher.found[self._state] >= 0:
+                self.stopped = self._options.stop[matcher.found[self._state]]
+                self._held = ""
+                return held[: end if self._options.include_stop else end - len(self.stopped)]
+        sent = len(held) - matcher.depth[self._state]
+        self._held = held[sent:]
+        return held[:sent]

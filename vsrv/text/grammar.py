@@ -36,12 +36,13 @@ MAX_RULES = (
     1000  # of a client's grammar: the library follows a chain of some thousands to the end of its stack
 )
 _MAX_OPERATORS = 16  # & and ~ of terminals: each may double the work
+# blanks of one line only: across lines, every line of many empty ones would be a new beginning of all that follow
 _RULE = re.compile(
-    r"^\s*[?!]?[A-Za-z_][\w-]*(?:\.-?\d+)?(?:\[[^\]\n]*\]|\{[^}\n]*\}|::\w+)*\s*(?:::=|:)", re.MULTILINE
+    r"^[^\S\n]*[?!]?[A-Za-z_][\w-]*(?:\.-?\d+)?(?:\[[^\]\n]*\]|\{[^}\n]*\}|::\w+)*\s*(?:::=|:)", re.MULTILINE
 )
-_EBNF = re.compile(r"^\s*[A-Za-z_][\w-]*\s*::=", re.MULTILINE)
+_EBNF = re.compile(r"^[^\S\n]*[A-Za-z_][\w-]*[^\S\n]*::=", re.MULTILINE)
 _EMBEDDED = re.compile(r"%json\s*(?=\{)")
-_IGNORED_OPTION = re.compile(r"^\s*[a-z_][\w-]*\[[^\]\n]*\btemperature\s*=", re.MULTILINE)
+_IGNORED_OPTION = re.compile(r"^[^\S\n]*[a-z_][\w-]*\[[^\]\n]*\btemperature\s*=", re.MULTILINE)
 
 
 class GrammarError(VsrvError):
@@ -233,7 +234,12 @@ class GrammarChecker:
 
     def _compile(self, grammar: str) -> None:
         if self._tokenizer is None:
-            self._tokenizer = llguidance.LLTokenizer(self._file.read_text(), eos_token=None)
+            try:
+                self._tokenizer = llguidance.LLTokenizer(self._file.read_text(), eos_token=None)
+            except (ValueError, OSError):
+                raise GrammarError(
+                    "invalid_grammar", "this model's tokenizer cannot be used with grammars"
+                ) from None
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits())
         if not matcher.is_error():
             allowed = matcher.compute_bitmask()

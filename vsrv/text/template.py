@@ -99,8 +99,8 @@ def special_token_text(config: Mapping[str, Any], name: str) -> str | None:
 class ChatTemplate:
     """A compiled template and the token texts that it may name. Raises ConfigError if it does not compile.
 
-    `iterates_content`: it has a loop over the parts of a message's content, so it wants a list of them. `shows_tools`: it looks at the
-    tools of a request. `with_tools` is the model's variant for requests that have some, None if this one serves them too.
+    `iterates_content`: it has a loop over the parts of a message's content, so it wants a list of them. `shows_tools`, `shows_documents`:
+    it looks at those of a request. `with_tools` is the model's variant for requests that have some, None if this one serves them too.
     """
 
     def __init__(
@@ -115,7 +115,8 @@ class ChatTemplate:
         try:
             tree = environment.parse(source)
             self.iterates_content = _iterates_content(tree)
-            self.shows_tools = any(name.name == "tools" for name in tree.find_all(jinja2.nodes.Name))
+            names = {name.name for name in tree.find_all(jinja2.nodes.Name)}
+            self.shows_tools, self.shows_documents = "tools" in names, "documents" in names
             self._template = environment.from_string(source)
         except (jinja2.TemplateError, SyntaxError, RecursionError) as error:
             raise ConfigError(f"the chat template does not compile: {error}") from None
@@ -136,13 +137,14 @@ class ChatTemplate:
         messages: list[dict[str, Any]],
         variables: Mapping[str, Any],
         tools: list[dict[str, Any]] | None = None,
+        documents: list[Any] | None = None,
     ) -> str:
-        """Messages and tools → prompt text. Raises UserError 400 when the template refuses them or its output grows too large."""
+        """Messages, tools and documents → prompt text. Raises UserError 400 when the template refuses them or its output grows too large."""
         parts: list[str] = []
         size = 0
         try:
             for part in self._template.generate(
-                messages=messages, tools=tools, documents=None, **self._tokens, **variables
+                messages=messages, tools=tools, documents=documents, **self._tokens, **variables
             ):
                 size += len(part)
                 if size > MAX_OUTPUT_CHARACTERS:

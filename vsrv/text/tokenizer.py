@@ -129,10 +129,12 @@ class Tokenizer:
 
     def _cut(self, text: str, mark: str) -> str:
         found = self._tokenizer.encode(text, add_special_tokens=False)
-        for token_id, (start, end) in zip(reversed(found.ids), reversed(found.offsets), strict=True):
+        pieces, done = [], 0
+        for token_id, (start, end) in zip(found.ids, found.offsets, strict=True):
             if token_id in self.special_ids and token_id != self._unknown:
-                text = text[:start] + mark.join(text[start:end]) + text[end:]
-        return text
+                pieces += [text[done:start], mark.join(text[start:end])]
+                done = end
+        return "".join((*pieces, text[done:]))
 
     def token_to_id(self, token: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(token)
