@@ -23,6 +23,7 @@ from vsrv.messages import Embed, Pooled
 from vsrv.models.bert import load_encoder
 from vsrv.models.encoder import EncoderSpec
 from vsrv.models.pooling import Pooler
+from vsrv.models.verify import verify_weights
 
 TOLERANCE = 1e-4
 BASE: dict[str, Any] = dict(
@@ -279,6 +280,23 @@ def test_the_files_of_sentence_transformers_6_are_read_too(tmp_path: Path) -> No
         spec = models.read_any(tmp_path, {}, "auto", {})
         assert isinstance(spec, models.PoolingModelSpec) and spec.pooling is not None
         assert (spec.pooling.method, spec.pooling.normalize) == (method, True)
+
+
+def test_the_headers_tell_what_a_checkpoint_lacks(tmp_path: Path) -> None:
+    """As `vsrv check` looks at it, without loading anything."""
+    from safetensors.torch import load_file, save_file
+
+    make(tmp_path, "Roberta", "ForSequenceClassification", num_labels=1)
+    spec = models.read_any(tmp_path, {}, "auto", {})
+    assert isinstance(spec, models.PoolingModelSpec)
+    assert verify_weights(tmp_path, spec.network).problems == ()
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["roberta.encoder.layer.1.output.dense.bias"]
+    save_file({**tensors, "lm_head.bias": torch.zeros(2)}, file)
+    missing, extra = verify_weights(tmp_path, spec.network).problems
+    assert missing == "tensors are missing: roberta.encoder.layer.1.output.dense.bias"
+    assert extra == "tensors that RobertaForSequenceClassification does not have: lm_head.bias"
 
 
 def change(path: Path, **values: Any) -> None:
