@@ -48,7 +48,9 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.models": (3, "engine"),
     "vsrv.engine": (4, "engine"),
     "vsrv.listening": (3, "front"),
-    "vsrv.serve": (7, "front"),
+    "vsrv.model_facts": (5, "front"),
+    "vsrv.assembly": (7, "front"),
+    "vsrv.serve": (8, "front"),
     "vsrv.certificates": (1, None),
     "vsrv.client": (3, None),
     "vsrv.bench": (7, "front"),
@@ -57,9 +59,9 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.flags": (2, None),
     "vsrv.docs": (3, None),
     "vsrv.parsers": (3, None),
-    "vsrv.check": (8, None),
-    "vsrv.cli": (9, None),
-    "vsrv.__main__": (10, None),
+    "vsrv.check": (9, None),
+    "vsrv.cli": (10, None),
+    "vsrv.__main__": (11, None),
 }
 SAME_FLOOR = {("vsrv.demo", "vsrv.demo")}
 OUTSIDE: dict[str, set[str]] = {
@@ -73,7 +75,6 @@ OUTSIDE: dict[str, set[str]] = {
     "vsrv.api": {"orjson"},
     "vsrv.prepare_client": {"orjson"},
     "vsrv.prepare_worker": {"orjson"},
-    "vsrv.serve": {"orjson"},
     "vsrv.bench": {"orjson"},
     "vsrv.kernels": {"numpy", "numba", "llvmlite", "cuda"},
     "vsrv.models": {"torch", "safetensors"},

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from vsrv import archive, boot
+from vsrv import boot
 
 
 def main() -> int:
     """Run the command of `sys.argv`; returns the exit status."""
-    archive.pin()
     arguments = sys.argv[1:]
     if len(arguments) == 3 and arguments[0] in ("_engine", "_prepare") and arguments[1] == "--fd":
         return _child(arguments[0], int(arguments[2]))

@@ -41,8 +41,11 @@ def pin() -> None:
     if archive is None or archive.parent == _OPEN_FILES:
         return
     pinned = str(_sealed_copy(archive) or archive.resolve())
+    named = vsrv.__path__[0].removesuffix("/vsrv")  # as it was given: ./vsrv.pyz
     sys.path[:] = [pinned if _is_same(entry, archive) else entry for entry in sys.path]
-    vsrv.__path__[:] = [f"{pinned}/vsrv"]
+    loaded = [module for name, module in sys.modules.items() if name.partition(".")[0] == "vsrv"]
+    for package in (module for module in loaded if hasattr(module, "__path__")):
+        package.__path__[:] = [pinned + folder.removeprefix(named) for folder in package.__path__]
 
 
 def inherited(*descriptors: int) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import vsrv
-from vsrv import parsers, requirements
+from vsrv import archive, parsers, requirements
 from vsrv.client import parsers as client_parsers
 from vsrv.commands import Command
 from vsrv.config import BenchOptions, ServeConfig, combine, resolve
@@ -39,10 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"vsrv: no command {name!r}; there are {names}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        if not command.bare and help_wanted(rest) is None and requirements.lacking():
-            from vsrv import environments
-
-            environments.ensure_packages(list(arguments))
+        if not command.bare and help_wanted(rest) is None:
+            _settle(arguments)
         return command.run(rest)
     except ConfigError as error:
         complain("error", str(error))
@@ -52,6 +50,15 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # `vsrv … | head`: nobody reads on; what is left must not raise again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _settle(arguments: Sequence[str]) -> None:
+    """Make a start from the archive independent of its file, under a Python that has the packages. Raises ConfigError."""
+    archive.pin()
+    if requirements.lacking():
+        from vsrv import environments
+
+        environments.ensure_packages(list(arguments))
 
 
 def _help() -> str:

@@ -1,20 +1,27 @@
-"""Option table → values with their source → frozen configurations. Command line over environment over file over systemd's credentials over default."""
+"""Option table → values with their source → frozen configurations. Command line over environment over file over systemd's credentials over default.
+
+Loaded at every start, `--help` included: what only some starts need is imported by the function that needs it.
+"""
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vsrv.errors import ConfigError
-from vsrv.keyfile import read_key_file
-from vsrv.option_values import BY_NAME, check_foreign, checked, foreign_flag, sampling_value, unknown_option
+from vsrv.option_values import (
+    BY_NAME,
+    check_foreign,
+    checked,
+    foreign_flag,
+    nearest,
+    sampling_value,
+    unknown_option,
+)
 from vsrv.options import CREDENTIALS, OPTIONS, SAMPLING
 
 # Kubernetes and Docker set such variables for a service that happens to be called vsrv or vllm.
@@ -159,8 +166,8 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Values
         if _SERVICE_LINK.search(name):
             warnings.append(f"ignoring {name}: it comes from a container service link")
         elif environ[name]:
-            near = difflib.get_close_matches(name, own, 1, 0.5)
-            raise ConfigError(f"unknown variable {name}{f'; did you mean {near[0]}?' if near else ''}")
+            near = nearest(name, own, 0.5)
+            raise ConfigError(f"unknown variable {name}{f'; did you mean {near}?' if near else ''}")
     return values
 
 
@@ -184,6 +191,8 @@ def _from_credentials(environ: Mapping[str, str]) -> Values:
 
 
 def _from_file(path: Path) -> Values:
+    import tomllib
+
     try:
         text = path.read_text()
         table = _yaml(path, text) if path.suffix in (".yaml", ".yml") else tomllib.loads(text)
@@ -226,6 +235,8 @@ def is_loopback(host: str) -> bool:
     """Whether only this machine reaches `host`."""
     if host == "localhost":
         return True
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -235,8 +246,8 @@ def is_loopback(host: str) -> bool:
 def _override_conflicts(table: Mapping[str, Any]) -> Iterator[ConfigError]:
     for name, value in table.items():
         if name not in SAMPLING:
-            near = difflib.get_close_matches(name, SAMPLING, 1, 0.5)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(SAMPLING)}"
+            near = nearest(name, SAMPLING, 0.5)
+            hint = f"did you mean {near}?" if near else f"it has {', '.join(SAMPLING)}"
             yield ConfigError(f"--override-generation-config: nothing is called {name!r}; {hint}")
             continue
         try:
@@ -337,6 +348,8 @@ def _check_files(values: Mapping[str, Value]) -> None:
         if path and not Path(path).is_file():
             raise ConfigError(f"--{name} {path}: no such file")
     if values["api-key-file"].value:
+        from vsrv.keyfile import read_key_file
+
         read_key_file(Path(values["api-key-file"].value))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vsrv.config import ServeConfig
 from vsrv.errors import ConfigError, UnsupportedModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -25,6 +26,11 @@ class HubOptions:
     revision: str | None = None
     download_dir: str | None = None
     token: str | None = field(default=None, repr=False)
+
+
+def options_of(config: ServeConfig) -> HubOptions:
+    """Where a hub id comes from, by the options of a server."""
+    return HubOptions(config.get("revision"), config.get("download-dir"), config.get("hf-token"))
 
 
 def resolve(model: str, options: HubOptions, progress: Callable[[str], None]) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from vsrv.errors import ConfigError
@@ -21,14 +21,21 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 BY_NAME = {option.name: option for option in OPTIONS}
 
 
+def nearest(name: str, among: Iterable[str], cutoff: float) -> str:
+    """The name that is most like `name`, "" if none is (cutoff from 0 to 1)."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, among, 1, cutoff)), "")
+
+
 def unknown_option(spelling: str) -> ConfigError:
     """The error for an unknown flag or key: why a known vLLM flag is not there, else the nearest name."""
     foreign = foreign_flag(spelling)
     if foreign is not None:
         return ConfigError(f"{spelling}: {foreign.reason}")
     name = spelling.lstrip("-").replace("_", "-").removeprefix("no-")
-    near = difflib.get_close_matches(name, BY_NAME, 1, 0.7)
-    hint = f"; did you mean --{near[0]}?" if near else "; `vsrv serve --help` lists all options"
+    near = nearest(name, BY_NAME, 0.7)
+    hint = f"; did you mean --{near}?" if near else "; `vsrv serve --help` lists all options"
     return ConfigError(f"unknown option {spelling}{hint}")
 
 

@@ -22,10 +22,10 @@ from vsrv.prepare_worker import BROKEN, DIALECTS, HEADER, INIT, PREPARE, REFUSED
 
 SMALL_BODY_BYTES = (
     16 * 1024
-)  # completions up to this size are prepared in the front: quicker than a trip to the child
+)  # bodies of _IN_THE_FRONT up to this size are prepared there: quicker than a trip to the child
+_IN_THE_FRONT = ("completions", "embeddings")  # no template, and every text of the body is read once
 _EXIT_S = 2.0  # to tell how it ended, once its socket has
 _CRASHES = frozenset((signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE))
-_WITHOUT_TEMPLATE = ("completions", "embeddings", "rerank", "score")
 _WRITE_BYTES = 256 * 1024  # to the child at once
 
 
@@ -68,7 +68,7 @@ class PrepareClient:
     async def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
         """Body → checked request and ids. Raises UserError."""
         assert self._local is not None, "configure comes first"
-        if dialect in _WITHOUT_TEMPLATE and len(body) <= SMALL_BODY_BYTES:
+        if dialect in _IN_THE_FRONT and len(body) <= SMALL_BODY_BYTES:
             with contextlib.suppress(ChildNeeded):
                 return self._local.prepare(dialect, body)
         # The exchange goes on if the client leaves meanwhile: its answer must be read before the next one is asked.

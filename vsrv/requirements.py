@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from vsrv import boot
 
+FOR_GPUS = "run: pip install '.[cuda]' in vsrv's source tree, or vsrv.pyz setup --cuda"
+
 _RELEASE = re.compile(r"\d+(?:\.\d+)*")
 _REQUIREMENT = re.compile(r"([\w.-]+)((?:[<>=!]=?[\d.]+,?)*)")
 _CLAUSE = re.compile(r"(>=|<=|==|!=|<|>)([\d.]+)")

@@ -8,15 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 import os
-import secrets
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +26,6 @@ from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
 from vsrv.listening import (
-    asks_for_certificates,
     check_exposure,
     has_keys,
     listen,
@@ -38,17 +35,14 @@ from vsrv.listening import (
     tls_keeper,
 )
 from vsrv.log import Log, complain
-from vsrv.option_values import sampling_value
-from vsrv.options import SAMPLING
 from vsrv.stats_line import StatsLine
 from vsrv.systemd import Notifier, inherited_socket
 
 if TYPE_CHECKING:
     from vsrv.api.app import App
-    from vsrv.api.schema import ModelFacts, SamplingDefaults
+    from vsrv.assembly import Assembly
     from vsrv.engine_client import EngineClient
     from vsrv.http.tls import TlsFiles, TlsKeeper
-    from vsrv.hub import HubOptions
     from vsrv.prepare_client import PrepareClient
     from vsrv.supervisor import Supervisor
 
@@ -58,18 +52,6 @@ _WARN_EVERY_S = 86400.0
 _HANDOVER_S = 0.5  # for requests on their way when the socket is handed over
 _PROBES = frozenset(("/livez", "/readyz", "/health", "/ping", "/metrics", "/version", "/load"))
 Reread = Callable[[], ServeConfig]
-# options by which answers of the same model differ: they enter system_fingerprint
-_SHAPE_ANSWERS = (
-    "dtype",
-    "seed",
-    "device",
-    "hf-overrides",
-    "generation-config",
-    "override-generation-config",
-    "chat-template",
-    "default-chat-template-kwargs",
-)
-_DEMO_NAME = "demo"
 _FIRST_TRY = {  # a request for each kind of model, shown at start
     "generate": ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "Hello!"}]}'),
     "embed": ("/v1/embeddings", '{"input": "Hello!"}'),
@@ -372,7 +354,7 @@ class Front:
         self._supervisor = Supervisor(engine, config.engine(folder), policy, self._log.event)
         await engine.start(config.engine(folder))
         try:
-            build = await loop.run_in_executor(None, functools.partial(_prepare_parts, config, folder))
+            assembly = await loop.run_in_executor(None, functools.partial(_assembled, config, folder))
         except ConfigError:
             await self._wait_for_spec(engine)
             raise
@@ -387,7 +369,7 @@ class Front:
         await self._prepare.start()
         await self._wait_for_engine(engine, self._supervisor)
         assert engine.ready is not None
-        self._loaded.app = app = await build(engine, self._prepare, self._log)
+        self._loaded.app = app = await assembly.finish(engine, self._prepare, self._log)
         self._settled.set()
         self._reloads.append(functools.partial(_reload_keys, app))
         app.metrics.certificate_expiry = lambda: self.certificate_not_after
@@ -405,7 +387,7 @@ class Front:
             return demo.model_path()
         from vsrv import hub
 
-        return hub.resolve(model, hub_options(config), lambda line: self._log.event("info", line))
+        return hub.resolve(model, hub.options_of(config), lambda line: self._log.event("info", line))
 
     async def _wait_for_spec(self, engine: EngineClient) -> None:
         """Raises ConfigError if the engine refuses the model: that explains more than what its other files lack."""
@@ -477,11 +459,10 @@ class Front:
         return _loading_answer(request, self._loaded.phase, self._engine, time.monotonic() - self._began)
 
 
-def hub_options(config: ServeConfig) -> HubOptions:
-    """Where a hub id comes from."""
-    from vsrv.hub import HubOptions
+def _assembled(config: ServeConfig, folder: Path) -> Assembly:
+    from vsrv.assembly import Assembly
 
-    return HubOptions(config.get("revision"), config.get("download-dir"), config.get("hf-token"))
+    return Assembly(config, folder)
 
 
 def _reload_keys(app: App, config: ServeConfig) -> None:
@@ -526,228 +507,3 @@ def _loading_answer(request: Request, phase: str, engine: EngineClient | None, e
     done = f", {fraction:.0%} done" if fraction else ""
     message = f"the model is loading ({phase}{done}, {elapsed_s:.0f} s so far); try again soon"
     return error_response(UserError(503, "model_loading", message, None, 2.0), request.id, request.path)
-
-
-def _prepare_parts(config: ServeConfig, folder: Path) -> Callable[[EngineClient, PrepareClient, Log], Any]:
-    """Import and build what needs no engine (about 0.3 s, in a thread); returns what finishes the App once it is ready."""
-    from vsrv.api.admission import Admission, AdmissionLimits
-    from vsrv.api.app import App
-    from vsrv.api.auth import KeyPolicy, Keys
-    from vsrv.api.chat import ChatStyle
-    from vsrv.api.cors import Cors
-    from vsrv.api.fairness import EngineRoom
-    from vsrv.api.parts import ApiOptions, Parts
-    from vsrv.metrics import Metrics
-    from vsrv.prepare_worker import build_preparer
-    from vsrv.text.template import tokenizer_info
-    from vsrv.text.tokenizer import Tokenizer
-
-    get = config.get
-    text_folder = config.text_folder(folder)
-    tokenizer = Tokenizer(text_folder)
-    policy = KeyPolicy(get("prefix-cache-scope"), get("metrics-auth") == "key")
-    key_file = Path(get("api-key-file")) if get("api-key-file") else None
-
-    async def finish(engine: EngineClient, prepare: PrepareClient, log: Log) -> App:
-        assert engine.ready is not None
-        facts = model_facts(
-            config,
-            folder,
-            tokenizer,
-            engine.ready.vocab_size,
-            engine.ready.max_model_len,
-            functools.partial(log.event, "warning"),
-        )
-        ready = engine.ready
-        facts = replace(
-            facts,
-            tasks=ready.tasks,
-            embedding_size=ready.embedding_size,
-            is_matryoshka=ready.is_matryoshka,
-            matryoshka=ready.matryoshka,
-        )
-        preparer = build_preparer(text_folder, get("chat-template"), facts, tokenizer)
-        await prepare.configure(facts, preparer)
-        log.event("info", f"chat: {preparer.described}; see --tool-call-parser and --reasoning-parser")
-        metrics = Metrics(facts.served_names[0], get("metrics-auth") == "key" or bool(get("metrics-port")))
-        room = EngineRoom(engine.ready.max_num_seqs, engine.ready.max_num_batched_tokens)
-        # a place of the queue is one sequence, or a group of inputs of which vectors are made
-        ahead = room.spare if "generate" in facts.tasks else room.slots
-        parts = Parts(
-            engine=engine,
-            prepare=prepare,
-            tokenizer=tokenizer,
-            facts=facts,
-            keys=Keys(get("api-key"), secrets.token_bytes(32), key_file, policy, log.event),
-            cors=Cors(
-                get("allowed-origins"),
-                get("allowed-methods"),
-                get("allowed-headers"),
-                get("allow-credentials"),
-            ),
-            metrics=metrics,
-            log=log,
-            admission=Admission(
-                AdmissionLimits(
-                    get("max-num-queued-reqs"),
-                    get("max-num-queued-tokens"),
-                    get("max-num-queued-bytes"),
-                    get("queue-timeout"),
-                ),
-                metrics,
-                room,
-                lambda: engine.beat is not None and engine.beat.num_waiting > ahead,
-            ),
-        )
-        style = ChatStyle(
-            get("response-role"), get("enable-prompt-tokens-details"), get("enable-force-include-usage")
-        )
-        app = App(
-            parts,
-            ApiOptions(
-                style=style,
-                keep_alive_interval_s=get("sse-keep-alive-interval"),
-                tokens_as_ids=get("return-tokens-as-token-ids"),
-                log_requests=get("enable-log-requests") and not get("disable-uvicorn-access-log"),
-                quiet_paths=frozenset(get("disable-access-log-for-endpoints").split(",")),
-                metrics_enabled=not get("disable-log-stats"),
-                metrics_on_own_port=bool(get("metrics-port")),
-                request_timeout_s=get("request-timeout"),
-                logged_prompt_characters=get("max-log-len") if get("log-prompts") else 0,
-                fingerprint=_fingerprint(config, folder),
-                created=int((folder / "config.json").stat().st_mtime),
-                has_openapi=not get("disable-fastapi-docs"),
-                tokenizer_info=tokenizer_info(text_folder, get("chat-template"))
-                if get("enable-tokenizer-info-endpoint")
-                else None,
-                root_path=get("root-path").rstrip("/"),
-            ),
-        )
-        app.watch_keys()
-        if parts.keys.knows_certificates and not asks_for_certificates(config):
-            log.event(
-                "warning",
-                f"{key_file} names client certificates, which nobody is asked for: "
-                "give --ssl-ca-certs and --ssl-cert-reqs 1 or 2",
-            )
-        return app
-
-    return finish
-
-
-def model_facts(
-    config: ServeConfig,
-    folder: Path,
-    tokenizer: Any,
-    vocab_size: int,
-    max_model_len: int,
-    warn: Callable[[str], None],
-) -> ModelFacts:
-    """What requests are checked against, from options and the model folder. Raises ConfigError."""
-    from vsrv.api.schema import ModelFacts
-    from vsrv.text.template import special_token_text, tokenizer_config
-
-    get = config.get
-    generation = _generation_config(config, folder)
-    eos_text = special_token_text(tokenizer_config(config.text_folder(folder)), "eos_token")
-    eos = tokenizer.token_to_id(eos_text) if eos_text else None
-    listed = generation.get("eos_token_id", _json(folder / "config.json").get("eos_token_id"))
-    ids = [
-        i
-        for i in (listed if isinstance(listed, list) else [listed])
-        if isinstance(i, int) and 0 <= i < vocab_size
-    ]
-    if eos is None and ids:
-        eos = ids[0]
-    model, structured = get("model"), get("structured-outputs-config")
-    names = get("served-model-name") or (_DEMO_NAME if model is None else model.rstrip("/"),)
-    return ModelFacts(
-        served_names=names,
-        max_model_len=max_model_len,
-        vocab_size=vocab_size,
-        max_logprobs=get("max-logprobs"),
-        eos_token_id=eos,
-        extra_stop_ids=tuple(i for i in ids if i != eos),
-        defaults=_sampling_defaults(config, generation, warn),
-        max_n=get("max-n-sequences"),
-        max_prompts=get("max-completion-prompts"),
-        template_variables=get("default-chat-template-kwargs"),
-        response_role=get("response-role"),
-        content_format=get("chat-template-content-format"),
-        tool_parser=get("tool-call-parser"),
-        reasoning_parser=get("reasoning-parser"),
-        any_name=get("any-model-name"),
-        hide_unused_tools=get("exclude-tools-when-tool-choice-none"),
-        compact_json=structured.get("disable_any_whitespace", False),
-        closed_objects=structured.get("disable_additional_properties", False),
-    )
-
-
-def _generation_config(config: ServeConfig, folder: Path) -> dict[str, Any]:
-    source = config.get("generation-config")
-    if source == "auto":
-        return _json(folder / "generation_config.json")
-    if source == "vllm":
-        table = _json(folder / "generation_config.json")
-        return {"eos_token_id": table["eos_token_id"]} if "eos_token_id" in table else {}
-    path = Path(source) / "generation_config.json"
-    if not path.is_file():
-        raise ConfigError(
-            f"--generation-config {source}: no generation_config.json there; or use auto or vllm"
-        )
-    return _json(path)
-
-
-def _sampling_defaults(
-    config: ServeConfig, generation: dict[str, Any], warn: Callable[[str], None]
-) -> SamplingDefaults:
-    """The model's own file is somebody else's: what is wrong in it is told and left out. A chosen folder has to be right.
-
-    `max_new_tokens` of the model's file is only what a chat that does not say gets; given by the operator it is a cap.
-    """
-    from vsrv.api.schema import SamplingDefaults
-
-    chosen = config.get("generation-config") != "auto"
-    values: dict[str, Any] = {}
-    for name in SAMPLING:
-        try:
-            if generation.get(name) is not None:
-                values[name] = sampling_value(name, generation[name])
-        except ValueError as error:
-            if chosen:
-                raise ConfigError(f"--generation-config {config.get('generation-config')}: {error}") from None
-            warn(f"ignoring a value of generation_config.json: {error}")
-    override = config.get("override-generation-config")
-    values |= {name: sampling_value(name, value) for name, value in override.items()}
-    limit = values.pop("max_new_tokens", None)
-    is_cap = chosen or "max_new_tokens" in override
-    return SamplingDefaults(**values, max_tokens=limit, max_tokens_cap=limit if is_cap else None)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
-    return table if isinstance(table, dict) else {}
-
-
-def _fingerprint(config: ServeConfig, folder: Path) -> str | None:
-    """Changes when version, model or the settings that change answers do; the same after a restart. See --fingerprint-mode."""
-    import hashlib
-
-    import vsrv
-
-    files = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
-    facts = [vsrv.__version__, *(str(config.get(name)) for name in _SHAPE_ANSWERS)]
-    facts += [(folder / name).read_text() for name in files if (folder / name).is_file()]
-    facts += [str(sorted((p.name, p.stat().st_size) for p in folder.glob("*.safetensors")))]
-    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
-    modes = {
-        "full": f"vsrv-{vsrv.__version__}-{digest}",
-        "hash": digest,
-        "custom": config.get("fingerprint-value"),
-    }
-    return modes.get(config.get("fingerprint-mode"))

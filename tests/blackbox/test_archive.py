@@ -198,7 +198,7 @@ def test_replacing_the_archive_under_load_harms_nothing(pyz: Path, tmp_path: Pat
     link = tmp_path / "vsrv.pyz"
     link.symlink_to(version.name)
     expected = complete(server)
-    served = start(program=(sys.executable, str(link)))
+    served = start(program=(sys.executable, f"./{os.path.relpath(link)}"))
     answers: list[str] = []
     enough = threading.Event()
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from started import Server, free_port
 
 
@@ -35,6 +36,7 @@ def test_no_request_fails_because_the_log_is_on_a_full_disk() -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_cache_folder_on_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
     process = serve(
         free_port(),

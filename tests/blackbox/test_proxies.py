@@ -21,21 +21,23 @@ TRUSTING = ("--forwarded-allow-ips", "127.0.0.1")
 
 
 @pytest.fixture(scope="module")
-def instances() -> Iterator[list[Server]]:
-    started = [start(*TRUSTING) for _ in range(2)]
+def instances(server: Server) -> Iterator[list[Server]]:
+    """The server that all tests share, and one that may come to harm."""
+    if server.process is None:
+        pytest.skip("the log of an instance is looked at, and VSRV_URL names one that is not ours")
+    pair = [server, start(*TRUSTING)]
     try:
-        yield started
+        yield pair
     finally:
-        for server in started:
-            if server.process is not None and server.process.poll() is None:
-                server.stop()
+        if pair[1].process is not None and pair[1].process.poll() is None:
+            pair[1].stop()
 
 
 @pytest.fixture
 def front(name: str, instances: list[Server], tmp_path: Path) -> Iterator[Proxy]:
-    for index, server in enumerate(instances):
-        if server.process is not None and server.process.poll() is not None:  # the test before has killed it
-            instances[index] = start(*TRUSTING, port=server.port)
+    ended = instances[1]
+    if ended.process is not None and ended.process.poll() is not None:  # the test before has killed it
+        instances[1] = start(*TRUSTING, port=ended.port)
     for server in instances:
         server.wait_ready()
     with proxy(name, tmp_path / "proxy", [server.port for server in instances]) as running:
@@ -97,7 +99,7 @@ def load(server: Server) -> int:
     return int(json.loads(server.get("/load")[1])["server_load"])
 
 
-@both
+@pytest.mark.parametrize("name", ["nginx", pytest.param("haproxy", marks=pytest.mark.slow)])
 def test_one_of_two_is_killed_under_load(name: str, front: Proxy, instances: list[Server]) -> None:
     """No request fails that had not begun: neither those of the moment nor those that come while the instance is gone.
 
@@ -106,7 +108,7 @@ def test_one_of_two_is_killed_under_load(name: str, front: Proxy, instances: lis
     clients = Load(front, insists=name == "haproxy")
     try:
         wait_until(lambda: clients.outcomes["answered"] > 20)
-        victim = instances[0]
+        victim = instances[1]
         assert victim.process is not None
         victim.process.kill()
         victim.process.wait()

@@ -475,7 +475,7 @@ def test_a_host_without_a_package_is_told(tmp_path: Path, module: str, said: str
         words.startswith("GPU kernels cannot be compiled here without numba and numba-cuda (")
         and said in words
     )
-    assert words.endswith("; run: pip install 'vsrv[cuda]'")
+    assert words.endswith("; run: pip install '.[cuda]' in vsrv's source tree, or vsrv.pyz setup --cuda")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from vsrv.http.guard import ChunkScanner
 from vsrv.http.values import Limits
 from vsrv.keyfile import parse
 from vsrv.messages import Abort, Failed, FrameReader, Stop, encode
+from vsrv.prepare_worker import DIALECTS
 from vsrv.text.grammar import GrammarChecker, JsonStyle
 from vsrv.text.reasoning import FORMATS as REASONING_FORMATS
 from vsrv.text.reasoning import ReasoningSplitter
@@ -30,7 +31,6 @@ from vsrv.text.tokenizer import Tokenizer
 from vsrv.text.tools import FORMATS as TOOL_FORMATS
 from vsrv.text.tools import ToolScanner
 
-DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses")
 LIMITS = Limits(max_head_bytes=2048, max_headers=20, max_target_bytes=512, max_body_bytes=4096)
 INSIDE = re.compile(r"0x[0-9a-f]{6,}|Traceback|object at|\.py\b|site-packages|orjson|<class")
 TOOLS = {"f": {"a": "integer", "b": "string", "c": "object"}}
@@ -236,6 +236,9 @@ TARGETS = {
             b'\4{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"thinking":{"type":"disabled"}}',
             b'\5{"instructions":"i","input":[{"type":"reasoning","summary":[],"encrypted_content":"vsrv1.YQ=="},{"role":"user",'
             b'"content":[{"type":"input_text","text":"a"}]}],"include":["reasoning.encrypted_content"],"text":{"format":{"type":"text"}}}',
+            b'\6{"input":["a",[1,2]],"encoding_format":"base64","truncate_prompt_tokens":-1}',
+            b'\7{"query":"q","documents":["a",{"text":"b"}],"top_n":1,"max_tokens_per_doc":3}',
+            b'\x08{"queries":["a","b"],"documents":["c","d"],"truncation_side":"left"}',
         ),
     ),
     "constraint": Target(

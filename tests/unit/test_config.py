@@ -19,10 +19,11 @@ from vsrv.api.schema import SamplingDefaults
 from vsrv.config import resolve
 from vsrv.config_text import MASK, shown
 from vsrv.errors import ConfigError
+from vsrv.model_facts import fingerprint, generation_config, sampling_defaults
 from vsrv.option_values import checked, unknown_option
 from vsrv.options import OPTIONS, REASONING_PARSERS, TOOL_PARSERS, Option
 from vsrv.options_vllm import FOREIGN, Foreign
-from vsrv.serve import _fingerprint, _generation_config, _sampling_defaults, choose_gpu
+from vsrv.serve import choose_gpu
 from vsrv.text import reasoning, tools
 
 BASE = {"allow-unauthenticated": "true"}
@@ -229,11 +230,11 @@ def defaults_of(tmp_path: Path, table: dict[str, Any], **given: Any) -> tuple[di
     (tmp_path / "generation_config.json").write_text(json.dumps(table))
     warnings: list[str] = []
     config = resolve({name.replace("_", "-"): value for name, value in given.items()}, {})
-    generation = _generation_config(config, tmp_path)
-    return asdict(_sampling_defaults(config, generation, warnings.append)), warnings
+    generation = generation_config(config, tmp_path)
+    return asdict(sampling_defaults(config, generation, warnings.append)), warnings
 
 
-def test_the_models_own_generation_config(tmp_path: Path) -> None:
+def test_the_models_owngeneration_config(tmp_path: Path) -> None:
     neutral = asdict(SamplingDefaults())
     table = {
         "temperature": 0.6,
@@ -484,7 +485,7 @@ def test_fingerprints(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
 
     def made(**options: str) -> str | None:
-        return _fingerprint(
+        return fingerprint(
             resolve({name.replace("_", "-"): value for name, value in options.items()}, {}), tmp_path
         )
 

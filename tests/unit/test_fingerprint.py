@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 import vsrv.demo
+from vsrv import model_facts
 from vsrv.config import resolve
-from vsrv.serve import _fingerprint
 
 DEMO = Path(vsrv.demo.__file__).parent
 
 
 def fingerprint(folder: Path, **options: Any) -> str:
     given = {name.replace("_", "-"): value for name, value in options.items()}
-    return _fingerprint(resolve({"model": str(folder), **given}, {}), folder)
+    return model_facts.fingerprint(resolve({"model": str(folder), **given}, {}), folder)
 
 
 def test_it_is_the_same_for_a_copy_of_the_model_and_what_does_not_shape_answers(tmp_path: Path) -> None:

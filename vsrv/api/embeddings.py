@@ -95,10 +95,9 @@ async def _scores(pooling: Pooling, vectors: Vectors) -> list[float]:
     count = pooling.request.num_firsts
     if count == 0:
         return [vector[0] for vector in vectors]
-    firsts, seconds = vectors[:count], vectors[count:]
     scores = []
-    for index, second in enumerate(seconds):
-        scores.append(cosine(firsts[0 if count == 1 else index], second))
+    for index, second in enumerate(vectors[count:]):
+        scores.append(cosine(vectors[0 if count == 1 else index], second))
         if index % _AT_ONCE == _AT_ONCE - 1:
             await asyncio.sleep(0)
     return scores

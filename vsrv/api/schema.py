@@ -60,6 +60,7 @@ class ModelFacts:
     )
     tool_parser: str = ""  # a name of text.tools, "none", or "" for what the template is made for
     reasoning_parser: str = ""  # a name of text.reasoning, likewise
+    tool_strict_level: str = "auto"  # which calls are held to a grammar: see the option
     any_name: bool = False  # requests may name any model and get this one
     hide_unused_tools: bool = False  # from the template, where tool_choice is none
     compact_json: bool = False  # in every structured output

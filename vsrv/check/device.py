@@ -19,6 +19,7 @@ from vsrv.kernels.facts import kernel_facts
 from vsrv.models import PoolingModelSpec
 from vsrv.models.encoder import EncoderSpec
 from vsrv.models.spec import ModelSpec
+from vsrv.requirements import FOR_GPUS
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _SMI_TIMEOUT_S = 10.0
@@ -75,7 +76,7 @@ def _unused_gpu(engine: EngineConfig) -> list[Finding]:
         return []
     if torch.version.cuda is None:
         message = f"there is an NVIDIA driver ({version}), but torch {torch.__version__} is a CPU build"
-        return [Finding("device", "warning", message, "pip install 'vsrv[cuda]' with a CUDA build of torch")]
+        return [Finding("device", "warning", message, f"with a CUDA build of torch, {FOR_GPUS}")]
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         message = f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"

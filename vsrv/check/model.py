@@ -10,12 +10,12 @@ from vsrv.api.schema import ModelFacts
 from vsrv.check.finding import Finding, failed
 from vsrv.config import EngineConfig, ServeConfig
 from vsrv.errors import ConfigError
+from vsrv.model_facts import model_facts
 from vsrv.models import PoolingModelSpec
 from vsrv.models.encoder import EncoderSpec
 from vsrv.models.spec import ModelSpec
 from vsrv.models.verify import verify_weights
 from vsrv.prepare_worker import build_preparer
-from vsrv.serve import hub_options, model_facts
 from vsrv.text.template import load_template_source
 from vsrv.text.tokenizer import Tokenizer
 
@@ -59,7 +59,7 @@ def _folder(config: ServeConfig) -> Path | None:
         from vsrv import demo
 
         return demo.model_path()
-    return hub.find(model, hub_options(config))
+    return hub.find(model, hub.options_of(config))
 
 
 def _weights(engine: EngineConfig, folder: Path, spec: ModelSpec | EncoderSpec) -> list[Finding]:

@@ -124,7 +124,7 @@ class Engine:
     @property
     def only_compiles(self) -> bool:
         """All work there is waits for grammars, so that a step would do nothing."""
-        compiling = sum(s.status is SequenceStatus.COMPILING for s in self._sequences.values())
+        compiling = self.grammars.num_waiting if self.grammars is not None else 0
         return 0 < compiling == len(self._sequences) and not (self._outbox or self._in_flight)
 
     def step(self) -> list[Output]:

@@ -75,8 +75,8 @@ class Grammars:
 
     @property
     def num_waiting(self) -> int:
-        """Grammars that are being compiled."""
-        return len(self._waiting)
+        """Sequences whose grammars are being compiled."""
+        return sum(len(sequences) for _, sequences in self._waiting.values())
 
     def submit(self, sequence: Sequence) -> None:
         """Begin to build a matcher; `compiled` tells when it is there."""
@@ -210,14 +210,20 @@ def _tokenizer(folder: Path, vocab_size: int) -> Any:
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None
-    text = path.read_text()
-    special = [token["id"] for token in json.loads(text).get("added_tokens") or () if token["special"]]
-    config = folder / "config.json"
-    named = json.loads(config.read_text()).get("eos_token_id") if config.is_file() else None
-    named = named[0] if isinstance(named, list) and named else named
-    marker = named if named in special else special[-1] if special else None
     try:
-        return llguidance.LLTokenizer(text, n_vocab=vocab_size, eos_token=marker)
-    except ValueError as error:
+        return _loaded(path, folder / "config.json", vocab_size)
+    except ValueError as error:  # what json raises, too
         print(f"structured outputs are not available: {path}: {error}", file=sys.stderr)
         return None
+
+
+def _loaded(path: Path, config: Path, vocab_size: int) -> Any:
+    """Its end token marks where a grammar may end, so it must be one that no text has: a special token, the model's own if it is one."""
+    text = path.read_text()
+    special = [token["id"] for token in json.loads(text).get("added_tokens") or () if token["special"]]
+    named = json.loads(config.read_text()).get("eos_token_id") if config.is_file() else None
+    named = named[0] if isinstance(named, list) and named else named
+    if not special:
+        raise ValueError("no token is special")
+    marker = named if named in special else special[-1]
+    return llguidance.LLTokenizer(text, n_vocab=vocab_size, eos_token=marker)

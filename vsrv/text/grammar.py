@@ -234,7 +234,12 @@ class GrammarChecker:
 
     def _compile(self, grammar: str) -> None:
         if self._tokenizer is None:
-            self._tokenizer = llguidance.LLTokenizer(self._file.read_text(), eos_token=None)
+            try:
+                self._tokenizer = llguidance.LLTokenizer(self._file.read_text(), eos_token=None)
+            except (ValueError, OSError):
+                raise GrammarError(
+                    "invalid_grammar", "this model's tokenizer cannot be used with grammars"
+                ) from None
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits())
         if not matcher.is_error():
             allowed = matcher.compute_bitmask()

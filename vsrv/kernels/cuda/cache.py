@@ -20,6 +20,7 @@ from typing import Any
 from vsrv import boot
 from vsrv.errors import ConfigError
 from vsrv.kernels.cuda.source import Arch, KernelSpec
+from vsrv.requirements import FOR_GPUS
 
 PACKAGE = "vsrv.kernels.cuda"
 SHIPPED = "cubins"  # folder inside the package
@@ -104,7 +105,7 @@ def _import_compiler() -> tuple[Any, Any]:
         # without numba-cuda, numba's own older numba.cuda answers and lacks some module
         absent = "numba-cuda" if (error.name or "").startswith("numba.cuda") else str(error)
         raise ConfigError(
-            f"GPU kernels cannot be compiled here without numba and numba-cuda (missing: {absent}); run: pip install 'vsrv[cuda]'"
+            f"GPU kernels cannot be compiled here without numba and numba-cuda (missing: {absent}); {FOR_GPUS}"
         ) from error
     return compiler, intrinsics
 

@@ -18,6 +18,7 @@ from vsrv.kernels.cuda import compile_helpers
 from vsrv.kernels.cuda.cache import CubinCache
 from vsrv.kernels.cuda.device import Device, Grid
 from vsrv.kernels.cuda.source import KernelSource, KernelSpec
+from vsrv.requirements import FOR_GPUS
 
 _DEFAULT_SHARED_BYTES = (
     48 << 10
@@ -144,9 +145,7 @@ def _import_driver() -> Any:
 
         driver.cuDriverGetVersion()
     except ImportError as error:
-        raise ConfigError(
-            f"GPU kernels are launched through cuda-bindings ({error}); run: pip install 'vsrv[cuda]'"
-        ) from error
+        raise ConfigError(f"GPU kernels are launched through cuda-bindings ({error}); {FOR_GPUS}") from error
     except RuntimeError as error:  # the first call looks for libcuda
         raise ConfigError(
             f"the NVIDIA driver is missing ({error}); install it, or serve on the CPU"
