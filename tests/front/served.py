@@ -204,6 +204,7 @@ class Setup:
     logged_prompt_characters: int = 0
     log_format: str = "json"
     template: str = TEMPLATE
+    engine: type[ScriptedEngine] = ScriptedEngine
     facts: dict[str, Any] = field(default_factory=dict)  # that differ from the usual ones of the model
 
 
@@ -223,7 +224,7 @@ class Site:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
 
     async def _start(self, folder: Path, setup: Setup) -> None:
-        self.engine = ScriptedEngine(self.tokenizer)
+        self.engine = setup.engine(self.tokenizer)
         facts = replace(ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2), **setup.facts)
         metrics = Metrics("m", setup.policy.metrics_need_key)
         checker = GrammarChecker(folder, self.tokenizer.marks)

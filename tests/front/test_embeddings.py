@@ -238,6 +238,7 @@ def test_scores_pair_one_with_many_or_each_with_its_own_under_all_names(start: S
         ({"text_1": "a"}, "text_1"),
         ({"text_1": "a", "text_2": []}, "text_2"),
         ({"queries": "a", "documents": [1]}, "documents"),
+        ({"queries": "a", "documents": "b", "data_1": 3}, "data_1"),
         ({"queries": "a", "documents": "b", "instruction": "find"}, "instruction"),
     ):
         assert refusal(site, "/score", body)[2] == param

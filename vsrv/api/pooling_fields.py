@@ -12,6 +12,12 @@ POOLING = (EMBEDDINGS, RERANK, SCORE)
 RANKING = (RERANK, SCORE)
 MAX_INPUTS = 2048  # as OpenAI has it
 MAX_DIMENSIONS = 65536
+PAIRS = (  # under these names the first and second texts of a score are sent
+    ("text_1", "text_2"),
+    ("queries", "documents"),
+    ("queries", "items"),
+    ("data_1", "data_2"),
+)
 _IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 _INPUT = {
     "anyOf": [

@@ -8,18 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vsrv.api.fields import Fields, invalid, token_id
-from vsrv.api.pooling_fields import EMBEDDINGS, KNOWN, MAX_INPUTS, RERANK
+from vsrv.api.pooling_fields import EMBEDDINGS, KNOWN, MAX_INPUTS, PAIRS, RERANK, SCORE
 from vsrv.api.schema import ModelFacts, check_model
 from vsrv.errors import UserError
 from vsrv.text.tokenizer import Cut, Tokenizer
 
 MAX_TOTAL_TOKENS = 1 << 20  # of all inputs of a request; OpenAI has 300,000
-_PAIRS = (  # names of first and second texts, and which of them a refusal speaks of
-    ("text_1", "text_2"),
-    ("queries", "documents"),
-    ("queries", "items"),
-    ("data_1", "data_2"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +141,13 @@ class PoolingPreparer:
 
     def _score(self) -> Inputs:
         fields = self._fields
-        for first, second in _PAIRS:
-            if fields.has(first) and fields.has(second):
-                firsts, seconds = _texts(fields[first], first), _texts(fields[second], second)
-                return self._compared("score", firsts, seconds, (first, second))
-        names = ", ".join(f"{first} and {second}" for first, second in _PAIRS)
-        raise invalid("text_1", f"is missing: send {names}")
+        names = dict.fromkeys(name for pair in PAIRS for name in pair)
+        given = {name: _texts(fields[name], name) for name in names if fields.has(name)}
+        for first, second in PAIRS:
+            if first in given and second in given:
+                return self._compared(SCORE, given[first], given[second], (first, second))
+        listed = ", ".join(f"{first} and {second}" for first, second in PAIRS)
+        raise invalid("text_1", f"is missing: send {listed}")
 
     def _compared(
         self, dialect: str, firsts: list[str], seconds: list[str], names: tuple[str, str]

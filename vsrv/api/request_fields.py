@@ -268,6 +268,15 @@ RULES = (
     # not told of chat, where schemathesis gives up on so many rules at once
     Rule((TOKENIZE,), _either({"continue_final_message": _NO}, {"add_generation_prompt": _NO})),
     Rule(
+        (pooling_fields.SCORE,),
+        {
+            "anyOf": [
+                {"properties": {name: {"not": {"type": "null"}} for name in pair}, "required": list(pair)}
+                for pair in pooling_fields.PAIRS
+            ]
+        },
+    ),
+    Rule(
         (TOKENIZE,),
         {
             "anyOf": [
