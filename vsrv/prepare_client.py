@@ -119,9 +119,7 @@ class PrepareClient:
             crashed = await self._has_crashed()
             await self._restart("it ended")
             if crashed:  # a second attempt would end the same way
-                message = (
-                    "the request is too complex: its template, text or grammar could not be prepared"
-                )
+                message = "the request is too complex: its template, text or grammar could not be prepared"
                 raise UserError(400, "request_too_complex", message) from None
             raise UserError(
                 503, "prepare_failed", "the request could not be prepared; try again", None, 1.0
