@@ -181,8 +181,11 @@ class ScriptedEngine(EngineClient):
 class LocalPrepare:
     def __init__(self, preparer: Preparer) -> None:
         self.preparer = preparer
+        self.delay_s = 0.0  # the requests of others come first
 
     async def prepare(self, dialect: str, body: bytes) -> Prepared:
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
         return Prepared.from_frame(self.preparer.prepare(dialect, body).to_frame())
 
 
@@ -228,9 +231,10 @@ class Site:
         preparer = Preparer(self.tokenizer, ChatTemplate(setup.template, {}), facts, checker)
         self.admission = Admission(setup.limits, metrics, setup.room)
         log = Log("debug", setup.log_format, _Lines(self.lines))  # type: ignore[arg-type]
+        self.prepare = LocalPrepare(preparer)
         parts = Parts(
             self.engine,
-            LocalPrepare(preparer),
+            self.prepare,
             self.tokenizer,
             facts,
             Keys(setup.keys, b"secret", setup.key_file, setup.policy, log.event),

@@ -183,3 +183,12 @@ def test_a_refund_gives_one_request_back_and_no_more_than_a_minute() -> None:
     for _ in range(5):
         third.refund()
     assert dict(limiter.headers(who))["x-ratelimit-remaining-requests"] == "2"
+
+
+def test_what_is_paid_after_a_pause_is_not_filled_up_by_the_pause() -> None:
+    clock = Clock()
+    limiter, who = RateLimiter(clock), caller(RateLimits(tokens_per_minute=100))
+    lease = limiter.enter(who)
+    clock.now += 60
+    lease.pay(30)
+    assert dict(limiter.headers(who))["x-ratelimit-remaining-tokens"] == "70"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import time
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from vsrv.api.admission import Hold
 from vsrv.api.auth import ANYBODY, Caller
-from vsrv.api.generation import Generation, Services, Terms
+from vsrv.api.generation import Generation, Services, Terms, timed_out
 from vsrv.api.limits import Lease
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.pooling import Pooling
@@ -126,7 +127,12 @@ class Intake:
         """Read the body and have it checked and tokenised. Raises UserError."""
         self.require_ready()
         self.require_task(_TASKS.get(dialect, _GENERATING))
-        return await self._parts.prepare.prepare(dialect, await self.json_body(request, None))
+        deadline, body = self.deadline(request), await self.json_body(request, None)
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                return await self._parts.prepare.prepare(dialect, body)
+        except TimeoutError:  # others' requests are prepared before it, one at a time
+            raise engine_fault(timed_out(), request.id) from None
 
     async def take(self, request: Request, dialect: str) -> tuple[Prepared, Terms]:
         """A request that the engine is to work on: what it asks for, and on whose terms. Raises UserError."""

@@ -108,7 +108,7 @@ _SAMPLING = (
     _sampling("repetition_penalty", "divides positive and multiplies negative logits of tokens seen, prompt included"),
     Field("seed", "integer", "makes the answer repeatable; -1: none", -_INT64, _INT64 - 1, None, GENERATING),
     Field("logit_bias", "biases", "token id → what is added to its logit, clamped to -100 … 100", 0, 1024, (), GENERATING),
-    Field("allowed_token_ids", "token_ids", "no other tokens than these", 1, 1 << 20, (), GENERATING),
+    Field("allowed_token_ids", "token_ids", "no other tokens than these", 1, 1 << 14, (), GENERATING),
     Field("bad_words", "texts", "texts that are not produced", 0, 128, (), GENERATING, longest=200),
 )
 _STOPPING = (
