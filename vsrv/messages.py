@@ -31,7 +31,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from vsrv.errors import FrameError
@@ -375,7 +375,8 @@ def _unpacked(typecode: str, view: memoryview) -> array[Any]:
 def _encode_generate(frame: Generate) -> bytes:
     head = {
         "seq_id": frame.seq_id,
-        "params": asdict(frame.params),
+        # not asdict: it would copy every list of ids entry by entry, on the event loop and for each choice
+        "params": {row.name: getattr(frame.params, row.name) for row in fields(frame.params)},
         "cache_salt": frame.cache_salt,
         "adapter_id": frame.adapter_id,
         "priority": frame.priority,

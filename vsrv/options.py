@@ -502,6 +502,15 @@ OPTIONS: tuple[Option, ...] = (
         choices=("", *TOOL_PARSERS),
     ),
     Option(
+        "tool-strict-level",
+        "str",
+        "auto",
+        "chat",
+        "which calls follow a grammar: auto: those that are required, named or strict; function: the names in all calls; "
+        "parameter: the parameters too",
+        choices=("auto", "function", "parameter"),
+    ),
+    Option(
         "exclude-tools-when-tool-choice-none",
         "bool",
         False,

@@ -167,12 +167,6 @@ _WORDS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "calls follow their tools' schemas wherever tool_choice or strict asks for it",
-        """
-        tool-strict-level=auto
-        """,
-    ),
-    (
         "quantised weights are not in this version; use a float32, float16 or bfloat16 checkpoint",
         """
         quantization-config +allow-deprecated-quantization

@@ -22,10 +22,10 @@ from vsrv.prepare_worker import BROKEN, DIALECTS, HEADER, INIT, PREPARE, REFUSED
 
 SMALL_BODY_BYTES = (
     16 * 1024
-)  # completions up to this size are prepared in the front: quicker than a trip to the child
+)  # bodies of _IN_THE_FRONT up to this size are prepared there: quicker than a trip to the child
+_IN_THE_FRONT = ("completions", "embeddings")  # no template, and every text of the body is read once
 _EXIT_S = 2.0  # to tell how it ended, once its socket has
 _CRASHES = frozenset((signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE))
-_WITHOUT_TEMPLATE = ("completions", "embeddings", "rerank", "score")
 _WRITE_BYTES = 256 * 1024  # to the child at once
 
 
@@ -68,10 +68,11 @@ class PrepareClient:
     async def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
         """Body → checked request and ids. Raises UserError."""
         assert self._local is not None, "configure comes first"
-        if dialect in _WITHOUT_TEMPLATE and len(body) <= SMALL_BODY_BYTES:
+        if dialect in _IN_THE_FRONT and len(body) <= SMALL_BODY_BYTES:
             with contextlib.suppress(ChildNeeded):
                 return self._local.prepare(dialect, body)
-        # The exchange goes on if the client leaves meanwhile: its answer must be read before the next one is asked.
+        await self._lock.acquire()  # who leaves before has asked for nothing
+        # An exchange that has begun goes on if the client leaves: its answer must be read before the next one is asked.
         task = asyncio.get_running_loop().create_task(self._locked_exchange(dialect, body))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -91,34 +92,38 @@ class PrepareClient:
             task.exception()  # its requester has it, or has left
 
     async def _locked_exchange(self, dialect: str, body: bytes | bytearray) -> bytes:
-        async with self._lock:
+        """With the lock held, which is given back."""
+        try:
             if self._stopping:
                 raise UserError(503, "prepare_failed", "the server is shutting down", None, 1.0)
             if self._process is None:
                 await self.start()
                 await self._init()
-            try:
-                exchange = self._exchange(PREPARE, bytes([DIALECTS.index(dialect)]), body)
-                return await asyncio.wait_for(exchange, self._time_limit_s)
-            except TimeoutError:
-                await self._restart(f"a request took more than {self._time_limit_s:g} s to prepare")
-                raise UserError(
-                    400,
-                    "prepare_timeout",
-                    f"template, tokenising and grammar took more than {self._time_limit_s:g} seconds",
-                    None,
-                ) from None
-            except (ConnectionError, asyncio.IncompleteReadError):
-                crashed = await self._has_crashed()
-                await self._restart("it ended")
-                if crashed:  # a second attempt would end the same way
-                    message = (
-                        "the request is too complex: its template, text or grammar could not be prepared"
-                    )
-                    raise UserError(400, "request_too_complex", message) from None
-                raise UserError(
-                    503, "prepare_failed", "the request could not be prepared; try again", None, 1.0
-                ) from None
+            return await self._limited_exchange(dialect, body)
+        finally:
+            self._lock.release()
+
+    async def _limited_exchange(self, dialect: str, body: bytes | bytearray) -> bytes:
+        try:
+            exchange = self._exchange(PREPARE, bytes([DIALECTS.index(dialect)]), body)
+            return await asyncio.wait_for(exchange, self._time_limit_s)
+        except TimeoutError:
+            await self._restart(f"a request took more than {self._time_limit_s:g} s to prepare")
+            raise UserError(
+                400,
+                "prepare_timeout",
+                f"template, tokenising and grammar took more than {self._time_limit_s:g} seconds",
+                None,
+            ) from None
+        except (ConnectionError, asyncio.IncompleteReadError):
+            crashed = await self._has_crashed()
+            await self._restart("it ended")
+            if crashed:  # a second attempt would end the same way
+                message = "the request is too complex: its template, text or grammar could not be prepared"
+                raise UserError(400, "request_too_complex", message) from None
+            raise UserError(
+                503, "prepare_failed", "the request could not be prepared; try again", None, 1.0
+            ) from None
 
     async def _has_crashed(self) -> bool:
         """Whether the child ended by its own doing: an overflown stack, or memory that a library could not go on without."""

@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="seconds of this process; with --threads 1")
     given = parser.parse_args()
     rounds, threads = given.rounds, given.threads
+    unit = "embeddings per second of CPU time" if given.cpu_time else "embeddings/s"
     clock = time.process_time if given.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as name:
         network, engine = save_model(Path(name)), load_engine(Path(name), threads)
@@ -120,7 +121,7 @@ def main() -> None:
             "transformers, sorted": lambda inputs: by_transformers(network, inputs, True),
         }
         print(
-            f"{threads} threads, torch {torch.__version__}, transformers {transformers.__version__}; embeddings/s"
+            f"{threads} threads, torch {torch.__version__}, transformers {transformers.__version__}; {unit}"
         )
         for title, inputs in workloads().items():
             best = dict.fromkeys(ways, float("inf"))

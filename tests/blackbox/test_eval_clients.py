@@ -6,6 +6,7 @@ guidellm's OpenAI HTTP backend (text and chat completions handlers).
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ CONTEXTS = ["How do I switch on TLS?", "The option --max-model-len", "a"]
 ENDINGS = [" Use --ssl-certfile and --ssl-keyfile.", " bounds the length of a sequence", " b c"]
 
 
+@functools.cache
+def demo_model() -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32).eval()
+
+
 def reference(tokens: list[int], start: int) -> tuple[float, bool]:
     """Log likelihood of tokens[start:] and whether each is the likeliest, by transformers."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32).eval()
     with torch.no_grad():
-        rows = torch.log_softmax(model(torch.tensor([tokens])).logits[0], -1)
+        rows = torch.log_softmax(demo_model()(torch.tensor([tokens])).logits[0], -1)
     places = range(start, len(tokens))
     logprob = sum(float(rows[place - 1, tokens[place]]) for place in places)
     return logprob, all(int(rows[place - 1].argmax()) == tokens[place] for place in places)

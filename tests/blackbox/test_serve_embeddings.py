@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import random
 import time
@@ -204,6 +205,44 @@ def test_a_served_decoder_embeds_as_sentence_transformers(tmp_path: Path) -> Non
     with serving(tmp_path, "--runner", "generate") as server:
         answer_text = client_of(server).completions.create(model="tiny", prompt="the dog", max_tokens=3)
         assert answer_text.usage is not None and answer_text.usage.completion_tokens >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the libraries' own making
+def test_other_clients_get_what_the_openai_client_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """langchain-openai, litellm (embeddings, and rerank as it speaks to vLLM) and both clients of the cohere package."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    langchain_openai = pytest.importorskip("langchain_openai")
+    litellm = pytest.importorskip("litellm")
+    cohere = pytest.importorskip("cohere")
+    save_bert(tmp_path, "BertModel")
+    save_modules(tmp_path, "mean_tokens")
+    inputs, query = ["the dog runs", "a cat"], "dog"
+    with serving(tmp_path) as server:
+        base = f"{server.url}/v1"
+        expected = [
+            row.embedding for row in client_of(server).embeddings.create(model="tiny", input=inputs).data
+        ]
+        chain = langchain_openai.OpenAIEmbeddings(
+            model="tiny", base_url=base, api_key="none", check_embedding_ctx_length=False
+        )
+        assert chain.embed_documents(inputs) == expected and chain.embed_query(inputs[0]) == expected[0]
+        lite = litellm.embedding(model="openai/tiny", input=inputs, api_base=base, api_key="none")
+        assert [row["embedding"] for row in lite.data] == expected
+        ranking = {"query": query, "documents": inputs, "top_n": 1}
+        plain: Any = server.post("/v1/rerank", ranking)[1]["results"]
+        ranked = litellm.rerank(model="hosted_vllm/tiny", api_base=server.url, api_key="none", **ranking)
+        assert [(r["index"], r["relevance_score"]) for r in ranked.results] == [
+            (r["index"], r["relevance_score"]) for r in plain
+        ]
+        for client in (cohere.ClientV2, cohere.Client):
+            found = client(api_key="none", base_url=server.url).rerank(model="tiny", **ranking).results
+            assert [(r.index, r.relevance_score) for r in found] == [
+                (r["index"], r["relevance_score"]) for r in plain
+            ]
+    gc.collect()  # connections that these libraries leave open are theirs, not the next test's
 
 
 SENTENCES = (

@@ -166,7 +166,7 @@ def alone(make: Make) -> dict[int, Ended]:
 
 @pytest.mark.parametrize(
     "options",
-    [dict(), dict(lag=1), dict(budget=7), dict(budget=7, lag=1), dict(blocks=10), dict(blocks=10, lag=1), dict(seqs=3, lag=1)],
+    [dict(), dict(lag=1), dict(budget=7, lag=1), dict(blocks=10), dict(blocks=10, lag=1), dict(seqs=3, lag=1)],
     ids=str,
 )  # fmt: skip
 def test_tokens_do_not_depend_on_company(

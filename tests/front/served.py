@@ -181,8 +181,11 @@ class ScriptedEngine(EngineClient):
 class LocalPrepare:
     def __init__(self, preparer: Preparer) -> None:
         self.preparer = preparer
+        self.delay_s = 0.0  # the requests of others come first
 
     async def prepare(self, dialect: str, body: bytes) -> Prepared:
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
         return Prepared.from_frame(self.preparer.prepare(dialect, body).to_frame())
 
 
@@ -201,6 +204,7 @@ class Setup:
     logged_prompt_characters: int = 0
     log_format: str = "json"
     template: str = TEMPLATE
+    engine: type[ScriptedEngine] = ScriptedEngine
     facts: dict[str, Any] = field(default_factory=dict)  # that differ from the usual ones of the model
 
 
@@ -220,16 +224,17 @@ class Site:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
 
     async def _start(self, folder: Path, setup: Setup) -> None:
-        self.engine = ScriptedEngine(self.tokenizer)
+        self.engine = setup.engine(self.tokenizer)
         facts = replace(ModelFacts(("m", "alias"), 200, self.tokenizer.vocab_size, 20, 2), **setup.facts)
         metrics = Metrics("m", setup.policy.metrics_need_key)
         checker = GrammarChecker(folder, self.tokenizer.marks)
         preparer = Preparer(self.tokenizer, ChatTemplate(setup.template, {}), facts, checker)
         self.admission = Admission(setup.limits, metrics, setup.room)
         log = Log("debug", setup.log_format, _Lines(self.lines))  # type: ignore[arg-type]
+        self.prepare = LocalPrepare(preparer)
         parts = Parts(
             self.engine,
-            LocalPrepare(preparer),
+            self.prepare,
             self.tokenizer,
             facts,
             Keys(setup.keys, b"secret", setup.key_file, setup.policy, log.event),

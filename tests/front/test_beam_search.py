@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from served import ScriptedEngine, Site, save_tokenizer
+from served import ScriptedEngine, Setup, Site, save_tokenizer
 
 from vsrv.api.beam_search import Beam, Search
 from vsrv.messages import FinishReason, Generate, LogProbs, Step, TokenOutput
@@ -153,9 +153,7 @@ class DrawnEngine(ScriptedEngine):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder: Path = tmp_path_factory.mktemp("beams")
     save_tokenizer(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("served.ScriptedEngine", DrawnEngine)
-        made = Site(folder)
+    made = Site(folder, Setup(engine=DrawnEngine))
     yield made
     made.stop()
 

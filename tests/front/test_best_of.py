@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import ScriptedEngine, Site, save_tokenizer
+from served import ScriptedEngine, Setup, Site, save_tokenizer
 
 from vsrv.messages import FinishReason, Generate, LogProbs, Step, TokenOutput
 
@@ -42,9 +42,7 @@ class SeededEngine(ScriptedEngine):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder: Path = tmp_path_factory.mktemp("best")
     save_tokenizer(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("served.ScriptedEngine", SeededEngine)
-        made = Site(folder)
+    made = Site(folder, Setup(engine=SeededEngine))
     yield made
     made.stop()
 

@@ -216,7 +216,7 @@ def test_rankings_are_sorted_cut_and_repeat_the_documents(start: Start) -> None:
     assert best == [{k: r[k] for k in ("index", "relevance_score")} for r in results[:2]]
     pair = site.engine.embeds[0]
     query, document = site.tokenizer.encode("the fox", False), site.tokenizer.encode(texts[1], False)
-    assert pair.token_ids == query + document and pair.second_from == len(query)
+    assert pair.token_ids == query + document  # this tokenizer puts no special tokens around them
 
 
 def test_scores_pair_one_with_many_or_each_with_its_own_under_all_names(start: Start) -> None:
@@ -238,6 +238,7 @@ def test_scores_pair_one_with_many_or_each_with_its_own_under_all_names(start: S
         ({"text_1": "a"}, "text_1"),
         ({"text_1": "a", "text_2": []}, "text_2"),
         ({"queries": "a", "documents": [1]}, "documents"),
+        ({"queries": "a", "documents": "b", "data_1": 3}, "data_1"),
         ({"queries": "a", "documents": "b", "instruction": "find"}, "instruction"),
     ):
         assert refusal(site, "/score", body)[2] == param
@@ -302,6 +303,16 @@ def test_limits_metrics_and_the_log_count_it_as_any_request(start: Start, tmp_pa
     exposition = site.request("GET", "/metrics", None, bearer)[2].decode()
     assert 'vsrv_tenant_tokens_total{kind="prompt",tenant="acme"}' in exposition
     assert 'vsrv_http_responses_total{path="/v1/embeddings",status="200"} 1.0' in exposition
+
+
+def test_the_priority_header_wins(start: Start) -> None:
+    """vllm: "X-Vllm-Priority" overrides the field, on every route that works for a request."""
+    site = start()
+    body = {"input": "a", "priority": 1}
+    for given, expected in (({}, 1), ({"X-Vllm-Priority": "-3"}, -3)):
+        status, _, _ = site.request("POST", "/v1/embeddings", body, given)
+        assert status == 200 and site.engine.embeds[-1].priority == expected
+    assert refusal(site, "/v1/embeddings", {"input": "a", "priority": 2**31})[2] == "priority"
 
 
 def test_a_deadline_a_disconnect_and_a_dying_engine_end_it(start: Start) -> None:

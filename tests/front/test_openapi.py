@@ -141,6 +141,9 @@ def test_the_schema_of_a_field_allows_what_its_reader_takes() -> None:
         ("tokenize", {}, False),
         ("tokenize", {"prompt": ""}, True),
         ("completions", {}, False),
+        ("score", {"queries": "a"}, False),
+        ("score", {"queries": "a", "items": None}, False),
+        ("score", {"queries": "a", "items": ["b"]}, True),
     ],
 )
 def test_rules_between_fields(dialect: str, body: dict[str, Any], valid: bool) -> None:

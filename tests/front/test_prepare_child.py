@@ -205,6 +205,17 @@ def test_a_caller_that_leaves_harms_nobody(folder: Path, local: Preparer) -> Non
     assert len(play(folder, local, scenario, 3.0)) == 1
 
 
+def test_who_leaves_before_its_turn_has_asked_for_nothing(folder: Path, local: Preparer) -> None:
+    async def scenario(client: PrepareClient) -> None:
+        tasks = [asyncio.create_task(client.prepare("chat", chat("hang"))) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        for task in tasks:
+            task.cancel()
+        assert await client.prepare("chat", chat("next")) == local.prepare("chat", chat("next"))
+
+    assert len(play(folder, local, scenario, 1.0)) == 1, "more than the first one was run into its limit"
+
+
 def test_memory_and_output_have_limits(folder: Path, local: Preparer) -> None:
     async def scenario(client: PrepareClient) -> None:
         before = children()

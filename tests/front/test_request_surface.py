@@ -42,6 +42,7 @@ TABLE: list[Any] = [
     ("min_tokens", 1, OK), ("min_tokens", -1, INVALID), ("max_tokens", 0, OK), ("max_tokens", 5, OK), ("max_tokens", None, OK), ("max_tokens", -1, INVALID),
     ("max_completion_tokens", 5, OK, CHAT), ("max_completion_tokens", None, OK, CHAT),
     ("logit_bias", {"5": 101}, OK), ("logit_bias", {"hello": 1}, INVALID), ("allowed_token_ids", [5], OK), ("allowed_token_ids", [], INVALID),
+    ("allowed_token_ids", [5] * 16385, INVALID),
     ("bad_words", ["x"], OK), ("bad_words", [""], INVALID), ("skip_special_tokens", False, OK), ("spaces_between_special_tokens", False, OK),
     ("truncate_prompt_tokens", 1, OK), ("truncate_prompt_tokens", -1, OK), ("truncate_prompt_tokens", -2, INVALID),
     ("truncate_prompt_tokens", 201, INVALID), ("truncation_side", "right", OK), ("truncation_side", None, OK), ("truncation_side", "middle", INVALID),

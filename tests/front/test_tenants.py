@@ -468,6 +468,16 @@ def test_a_client_may_ask_for_less_time_but_not_for_more(folder: Path) -> None:
             assert (status, json.loads(data)["error"]["param"]) == (400, "X-Request-Timeout"), wrong
 
 
+def test_time_runs_out_before_a_request_is_prepared(folder: Path) -> None:
+    with running(folder) as site:
+        site.prepare.delay_s = 30.0
+        for path in ("/v1/completions", "/v1/messages/count_tokens", "/tokenize"):
+            status, _, data = site.request("POST", path, PROMPT, {"X-Request-Timeout": "0.1"})
+            assert (status, b"took longer" in data) == (504, True), path
+        assert not site.engine.generates
+        until(lambda: site.admission.bytes == 0)
+
+
 def test_time_runs_out_in_the_queue_too(folder: Path) -> None:
     with running(folder, room=EngineRoom(1, 64)) as site:
         site.engine.mode = "hang"

@@ -131,6 +131,21 @@ def test_strict_tools_are_held_to_their_schema_though_none_is_forced(site: Site)
     assert "get_weather" in site.engine.generates[-1].params.grammar
 
 
+@pytest.mark.parametrize(("level", "held"), [("auto", False), ("function", True), ("parameter", True)])
+def test_the_operator_may_hold_all_calls_to_a_grammar(folder: Path, level: str, held: bool) -> None:
+    site = Site(folder, Setup(template=QWEN_LIKE, facts={**FACTS, "tool_strict_level": level}))
+    status, _ = site.post("/v1/chat/completions", {"messages": HELLO, "tools": [WEATHER]})
+    grammar = site.engine.generates[-1].params.grammar
+    assert (
+        status == 200 and ("get_weather" in grammar) is held and ("city" in grammar) is (level == "parameter")
+    )
+    assert site.post("/v1/chat/completions", {"messages": HELLO})[0] == 200
+    assert site.engine.generates[-1].params.grammar == ""
+    site.post("/v1/chat/completions", {"messages": HELLO, "tools": [WEATHER], "tool_choice": "required"})
+    assert "city" in site.engine.generates[-1].params.grammar, "the level is the least, not the most"
+    site.stop()
+
+
 def test_a_call_that_is_cut_is_told_as_such(site: Site, client: openai.OpenAI) -> None:
     site.engine.reply = CALL
     size = len(site.tokenizer.encode(CALL.partition("erlin")[0], False))

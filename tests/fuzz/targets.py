@@ -22,6 +22,7 @@ from vsrv.http.guard import ChunkScanner
 from vsrv.http.values import Limits
 from vsrv.keyfile import parse
 from vsrv.messages import Abort, Failed, FrameReader, Stop, encode
+from vsrv.prepare_worker import DIALECTS
 from vsrv.text.grammar import GrammarChecker, JsonStyle
 from vsrv.text.reasoning import FORMATS as REASONING_FORMATS
 from vsrv.text.reasoning import ReasoningSplitter
@@ -30,7 +31,6 @@ from vsrv.text.tokenizer import Tokenizer
 from vsrv.text.tools import FORMATS as TOOL_FORMATS
 from vsrv.text.tools import ToolScanner
 
-DIALECTS = ("chat", "completions", "tokenize", "messages", "count_tokens", "responses")
 LIMITS = Limits(max_head_bytes=2048, max_headers=20, max_target_bytes=512, max_body_bytes=4096)
 INSIDE = re.compile(r"0x[0-9a-f]{6,}|Traceback|object at|\.py\b|site-packages|orjson|<class")
 TOOLS = {"f": {"a": "integer", "b": "string", "c": "object"}}
@@ -213,6 +213,13 @@ KEYS = (
     b'[[keys]]\nid = "a"\nhash = "sha256:' + b"a" * 64 + b'"\ntenant = "t"\nexpires = 2030-01-01T00:00:00Z\n'
     b'scopes = ["inference"]\nlimits = {requests_per_minute = 3}\n[tenants.t]\nweight = 2\n'
 )
+
+
+def _body(dialect: str, body: bytes) -> bytes:
+    """A seed of `request`."""
+    return bytes([DIALECTS.index(dialect)]) + body
+
+
 TARGETS = {
     "connection": Target(
         connection,
@@ -225,17 +232,40 @@ TARGETS = {
     "request": Target(
         request,
         (
-            b'\0{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"stop":["x"],"n":2}',
-            b'\1{"prompt":["a",[1,2]],"max_tokens":3,"temperature":0.5,"logit_bias":{"3":-1},"logprobs":2,"seed":7}',
-            b'\0{"messages":[{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]},'
-            b'{"role":"tool","tool_call_id":"a","content":"x"}],"tools":[{"type":"function","function":{"name":"f","strict":true,'
-            b'"parameters":{"type":"object","properties":{"a":{"enum":[1]}}}}}],"tool_choice":"required"}',
-            b'\2{"prompt":"hello","add_special_tokens":false,"return_token_strs":true}',
-            b'\3{"max_tokens":9,"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":"a"},{"role":"assistant",'
-            b'"content":[{"type":"thinking","thinking":"t","signature":"vsrv1.YQ=="},{"type":"text","text":"b"}]}],"stop_sequences":["x"]}',
-            b'\4{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"thinking":{"type":"disabled"}}',
-            b'\5{"instructions":"i","input":[{"type":"reasoning","summary":[],"encrypted_content":"vsrv1.YQ=="},{"role":"user",'
-            b'"content":[{"type":"input_text","text":"a"}]}],"include":["reasoning.encrypted_content"],"text":{"format":{"type":"text"}}}',
+            _body(
+                "chat",
+                b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"stop":["x"],"n":2}',
+            ),
+            _body(
+                "completions",
+                b'{"prompt":["a",[1,2]],"max_tokens":3,"temperature":0.5,"logit_bias":{"3":-1},"logprobs":2,"seed":7}',
+            ),
+            _body(
+                "chat",
+                b'{"messages":[{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]},'
+                b'{"role":"tool","tool_call_id":"a","content":"x"}],"tools":[{"type":"function","function":{"name":"f","strict":true,'
+                b'"parameters":{"type":"object","properties":{"a":{"enum":[1]}}}}}],"tool_choice":"required"}',
+            ),
+            _body("tokenize", b'{"prompt":"hello","add_special_tokens":false,"return_token_strs":true}'),
+            _body(
+                "messages",
+                b'{"max_tokens":9,"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":"a"},{"role":"assistant",'
+                b'"content":[{"type":"thinking","thinking":"t","signature":"vsrv1.YQ=="},{"type":"text","text":"b"}]}],"stop_sequences":["x"]}',
+            ),
+            _body(
+                "count_tokens",
+                b'{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"thinking":{"type":"disabled"}}',
+            ),
+            _body(
+                "responses",
+                b'{"instructions":"i","input":[{"type":"reasoning","summary":[],"encrypted_content":"vsrv1.YQ=="},{"role":"user",'
+                b'"content":[{"type":"input_text","text":"a"}]}],"include":["reasoning.encrypted_content"],"text":{"format":{"type":"text"}}}',
+            ),
+            _body(
+                "embeddings", b'{"input":["a",[1,2]],"encoding_format":"base64","truncate_prompt_tokens":-1}'
+            ),
+            _body("rerank", b'{"query":"q","documents":["a",{"text":"b"}],"top_n":1,"max_tokens_per_doc":3}'),
+            _body("score", b'{"queries":["a","b"],"documents":["c","d"],"truncation_side":"left"}'),
         ),
     ),
     "constraint": Target(

@@ -23,6 +23,7 @@ from vsrv.messages import Embed, Pooled
 from vsrv.models.bert import load_encoder
 from vsrv.models.encoder import EncoderSpec
 from vsrv.models.pooling import Pooler
+from vsrv.models.verify import verify_weights
 
 TOLERANCE = 1e-4
 BASE: dict[str, Any] = dict(
@@ -259,6 +260,43 @@ def test_tensors_may_have_the_names_of_a_larger_network_or_of_old_ones(
     save_file({**old, "cls.predictions.bias": torch.zeros(3)}, file)
     with pytest.raises(ConfigError, match=r"unexpected tensors for BertModel: cls\.predictions\.bias"):
         engine_of(tmp_path, kernels)
+
+
+def test_the_files_of_sentence_transformers_6_are_read_too(tmp_path: Path) -> None:
+    """As its `save_pretrained` writes them: types by their new names, and the mode of the pooling as a word."""
+    make(tmp_path, "Bert", num_hidden_layers=1)
+    root = "sentence_transformers"
+    kinds = (
+        ("", f"{root}.base.modules.transformer.Transformer"),
+        ("1_Pooling", f"{root}.sentence_transformer.modules.pooling.Pooling"),
+        ("2_Normalize", f"{root}.base.modules.normalize.Normalize"),
+    )
+    table = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(kinds)]
+    (tmp_path / "modules.json").write_text(json.dumps(table))
+    (tmp_path / "1_Pooling").mkdir()
+    for mode, method in (("mean", "mean"), ("lasttoken", "last"), ("cls", "cls"), ("max", "max")):
+        settings = {"embedding_dimension": 48, "pooling_mode": mode, "include_prompt": True}
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+        spec = models.read_any(tmp_path, {}, "auto", {})
+        assert isinstance(spec, models.PoolingModelSpec) and spec.pooling is not None
+        assert (spec.pooling.method, spec.pooling.normalize) == (method, True)
+
+
+def test_the_headers_tell_what_a_checkpoint_lacks(tmp_path: Path) -> None:
+    """As `vsrv check` looks at it, without loading anything."""
+    from safetensors.torch import load_file, save_file
+
+    make(tmp_path, "Roberta", "ForSequenceClassification", num_labels=1)
+    spec = models.read_any(tmp_path, {}, "auto", {})
+    assert isinstance(spec, models.PoolingModelSpec)
+    assert verify_weights(tmp_path, spec.network).problems == ()
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["roberta.encoder.layer.1.output.dense.bias"]
+    save_file({**tensors, "lm_head.bias": torch.zeros(2)}, file)
+    missing, extra = verify_weights(tmp_path, spec.network).problems
+    assert missing == "tensors are missing: roberta.encoder.layer.1.output.dense.bias"
+    assert extra == "tensors that RobertaForSequenceClassification does not have: lm_head.bias"
 
 
 def change(path: Path, **values: Any) -> None:

@@ -187,6 +187,11 @@ def test_a_schema_that_cannot_be_honoured_is_refused_by_the_keyword(
         ({"format": "date"}, ["2020-02-29", "1963-06-19"], ["2021-02-29", "2100-02-29", "1963-13-01", "1963-06-1", "0000-01-01"]),
         ({"format": "time"}, ["08:30:06Z", "08:30:06.283185-08:00"], ["24:00:00Z", "08:60:00Z", "08:30:06", "22:59:60Z"]),
         ({"format": "hostname"}, ["www.example.com", "a", "a-b.c"], ["-a", "a-", "xn--X", "a..b", "a_b", "x" * 64]),
+        # RFC 9562, appendix A
+        ({"format": "uuid4"}, ["919108f7-52d1-4320-9bac-f847db4148a8"], ["017f22e2-79b0-7cc3-98c4-dc0c0c07398f"]),
+        ({"format": "uuid7"}, ["017f22e2-79b0-7cc3-98c4-dc0c0c07398f"], ["919108f7-52d1-4320-9bac-f847db4148a8"]),
+        ({"format": "ipvanyaddress"}, ["127.0.0.1", "::1"], ["localhost", "1.2.3"]),
+        ({"format": "password"}, ["", "x y"], []),
         ({"type": "string", "pattern": "^\\d$"}, ["7"], ["৪", "x"]),  # ECMA 262: ASCII digits alone
     ],
 )  # fmt: skip

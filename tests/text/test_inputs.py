@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def byte_pairs(folder: Path) -> Tokenizer:
     return Tokenizer(folder)
 
 
+def encoded(tokenizer: Tokenizer, first: str, second: str | None, cut: Cut | None) -> tuple[array[int], int]:
+    """Alone, or as the last of three pairs with the same first text."""
+    if second is None:
+        return tokenizer.encode_input(first, True, cut)
+    return list(tokenizer.encode_pairs(first, ["the dog " * 9, "", second], cut))[-1]
+
+
 @pytest.mark.parametrize("build", [word_pieces, byte_pairs])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_inputs_are_cut_and_dressed_as_transformers_does(build: Any, side: str, tmp_path: Path) -> None:
@@ -62,7 +70,7 @@ def test_inputs_are_cut_and_dressed_as_transformers_does(build: Any, side: str, 
         second = " ".join(chance.choices(WORDS, k=chance.randrange(1, 9))) if chance.random() < 0.7 else None
         length = chance.randrange(4, 14)
         for cut in (None, Cut(length, side)):
-            ids, second_from = tokenizer.encode_input(first, second, True, cut)
+            ids, second_from = encoded(tokenizer, first, second, cut)
             truncating = {} if cut is None else {"truncation": "longest_first", "max_length": length}
             expected = reference(first, second, return_token_type_ids=True, **truncating)
             assert ids.tolist() == expected["input_ids"], (first, second, cut)
@@ -72,10 +80,8 @@ def test_inputs_are_cut_and_dressed_as_transformers_does(build: Any, side: str, 
 
 def test_without_special_tokens_nothing_is_added(tmp_path: Path) -> None:
     tokenizer = word_pieces(tmp_path)
-    assert tokenizer.encode_input("the dog", None, False, None) == (tokenizer.encode("the dog", False), 2)
-    assert tokenizer.encode_input("the dog sleep", None, False, Cut(2))[0] == tokenizer.encode(
-        "the dog", False
-    )
+    assert tokenizer.encode_input("the dog", False, None) == (tokenizer.encode("the dog", False), 2)
+    assert tokenizer.encode_input("the dog sleep", False, Cut(2))[0] == tokenizer.encode("the dog", False)
 
 
 def test_the_first_tokens_of_a_text_are_its_beginning(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def test_tokens_prompt_first_output_as_it_comes() -> None:
 def test_concurrency_is_given_back_once() -> None:
     limiter, who = RateLimiter(Clock()), caller(RateLimits(max_concurrent=2))
     first, second = limiter.enter(who), limiter.enter(who)
-    assert "2 requests running" in refused(limiter, who).message
+    refusal = refused(limiter, who)
+    assert "2 requests running" in refusal.message and refusal.retry_after_s == 1.0
     first.close()
     first.close()
     third = limiter.enter(who)
@@ -167,3 +168,27 @@ def test_no_window_holds_more_than_the_burst_and_the_refill(moves: list[tuple[fl
         except UserError as error:
             assert error.status == 429
         assert paid <= 60 + (clock.now - started) + 1e-6
+
+
+def test_a_refund_gives_one_request_back_and_no_more_than_a_minute() -> None:
+    limiter, who = RateLimiter(Clock()), caller(RateLimits(requests_per_minute=2, tokens_per_minute=100))
+    first = limiter.enter(who)
+    first.pay(30)
+    limiter.enter(who)
+    refused(limiter, who)
+    first.refund()
+    third = limiter.enter(who)
+    refused(limiter, who)
+    assert dict(limiter.headers(who))["x-ratelimit-remaining-tokens"] == "70", "tokens are paid all the same"
+    for _ in range(5):
+        third.refund()
+    assert dict(limiter.headers(who))["x-ratelimit-remaining-requests"] == "2"
+
+
+def test_what_is_paid_after_a_pause_is_not_filled_up_by_the_pause() -> None:
+    clock = Clock()
+    limiter, who = RateLimiter(clock), caller(RateLimits(tokens_per_minute=100))
+    lease = limiter.enter(who)
+    clock.now += 60
+    lease.pay(30)
+    assert dict(limiter.headers(who))["x-ratelimit-remaining-tokens"] == "70"

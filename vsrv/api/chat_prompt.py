@@ -103,7 +103,9 @@ class ChatPrompter:
             raise ChildNeeded
         if constrained:
             answer = self._with_calls(prompt, answer)
-        param = "tools" if constrained else "thinking_token_budget" if budget is not None else None
+        param = (
+            "tools" if constrained else "thinking_token_budget" if budget is not None else "response_format"
+        )
         try:
             grammar = self._after_thinking(prompt.reading.reasoning, answer, budget)
             checker.check(grammar)
@@ -116,16 +118,19 @@ class ChatPrompter:
         request = prompt.tools
         if request is None or request.choice.mode == "none":
             return False
-        return request.choice.mode == "required" or request.constrained or bool(answer)
+        always = self._facts.tool_strict_level in ("function", "parameter")
+        return always or request.choice.mode == "required" or request.constrained or bool(answer)
 
     def _with_calls(self, prompt: ChatPrompt, answer: str) -> str:
         """Calls alone where they are required, else beside the answer. Raises UserError."""
         request = prompt.tools
         assert request is not None and prompt.reading.tools is not None
         required = request.choice.mode == "required"
+        own = required or request.constrained or self._facts.tool_strict_level == "parameter"
+        names_only = not own and self._facts.tool_strict_level == "function"
         wanted = CallGrammar(
             tools.FORMATS[prompt.reading.tools.form],
-            [self._offered(tool) for tool in request.choice.allowed],
+            [self._offered(tool, names_only) for tool in request.choice.allowed],
             self._tokenizer.marks,
             self._template.for_tools.source,
             required or bool(answer),
@@ -134,8 +139,10 @@ class ChatPrompter:
         calls = of_calls(wanted)
         return calls if required or not answer else _either(answer, calls)
 
-    def _offered(self, tool: Tool) -> OfferedTool:
+    def _offered(self, tool: Tool, name_only: bool) -> OfferedTool:
         """A schema that grammars cannot hold is an error where `strict` asks for it; elsewhere any object will do."""
+        if name_only:
+            return OfferedTool(tool.name, {"type": "object"})
         try:
             check_schema(tool.parameters)
         except GrammarError as error:

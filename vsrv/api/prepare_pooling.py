@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vsrv.api.fields import Fields, invalid, token_id
-from vsrv.api.pooling_fields import EMBEDDINGS, KNOWN, MAX_INPUTS, RERANK
-from vsrv.api.schema import ModelFacts, check_model
+from vsrv.api.pooling_fields import EMBEDDINGS, KNOWN, MAX_INPUTS, PAIRS, RERANK, SCORE
+from vsrv.api.schema import ModelFacts, check_model, too_long
 from vsrv.errors import UserError
 from vsrv.text.tokenizer import Cut, Tokenizer
 
 MAX_TOTAL_TOKENS = 1 << 20  # of all inputs of a request; OpenAI has 300,000
-_PAIRS = (  # names of first and second texts, and which of them a refusal speaks of
-    ("text_1", "text_2"),
-    ("queries", "documents"),
-    ("queries", "items"),
-    ("data_1", "data_2"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,7 @@ class _Encoded:
 
 
 class PoolingPreparer:
-    """Owns nothing; made for one request."""
+    """Made for one request. Counts the tokens as it goes, so that too many are refused before all are read."""
 
     def __init__(self, fields: Fields, tokenizer: Tokenizer, facts: ModelFacts) -> None:
         self._fields = fields
@@ -80,6 +74,7 @@ class PoolingPreparer:
         self._facts = facts
         keep = fields["truncate_prompt_tokens"]
         keep = facts.max_model_len if keep == -1 else keep
+        self._total = 0
         self._cut = None if keep is None else Cut(keep, fields["truncation_side"])
 
     def prepare(self, dialect: str) -> Inputs:
@@ -118,7 +113,7 @@ class PoolingPreparer:
             raise self._too_long(str(len(item)), "input")
         ids = array("I", [token_id(token, "input", self._facts.vocab_size) for token in item])
         ids = ids if self._cut is None else self._cut.of(ids)
-        return _Encoded(ids, len(ids))
+        return self._checked(_Encoded(ids, len(ids)), "input")
 
     def _dimensions(self) -> int:
         """0 for the whole vector. Only a model that was trained to be shortened is."""
@@ -146,12 +141,13 @@ class PoolingPreparer:
 
     def _score(self) -> Inputs:
         fields = self._fields
-        for first, second in _PAIRS:
-            if fields.has(first) and fields.has(second):
-                firsts, seconds = _texts(fields[first], first), _texts(fields[second], second)
-                return self._compared("score", firsts, seconds, (first, second))
-        names = ", ".join(f"{first} and {second}" for first, second in _PAIRS)
-        raise invalid("text_1", f"is missing: send {names}")
+        names = dict.fromkeys(name for pair in PAIRS for name in pair)
+        given = {name: _texts(fields[name], name) for name in names if fields.has(name)}
+        for first, second in PAIRS:
+            if first in given and second in given:
+                return self._compared(SCORE, given[first], given[second], (first, second))
+        listed = ", ".join(f"{first} and {second}" for first, second in PAIRS)
+        raise invalid("text_1", f"is missing: send {listed}")
 
     def _compared(
         self, dialect: str, firsts: list[str], seconds: list[str], names: tuple[str, str]
@@ -163,8 +159,12 @@ class PoolingPreparer:
         query, document = self._shortened("max_tokens_per_query"), self._shortened("max_tokens_per_doc")
         firsts, seconds = [query(text) for text in firsts], [document(text) for text in seconds]
         if "score" in self._facts.tasks:
-            pairs = zip(firsts * len(seconds) if len(firsts) == 1 else firsts, seconds, strict=True)
-            items = [self._pair(first, second, names[1]) for first, second in pairs]
+            groups = (
+                [(firsts[0], seconds)]
+                if len(firsts) == 1
+                else [(first, [second]) for first, second in zip(firsts, seconds, strict=True)]
+            )
+            items = [item for first, others in groups for item in self._pairs(first, others, names[1])]
             count = 0
         else:
             items = [self._text(text, names[0], True) for text in firsts]
@@ -187,12 +187,15 @@ class PoolingPreparer:
 
     def _text(self, text: str, param: str, add_special: bool) -> _Encoded:
         self._check_text(text, param)
-        ids, _ = self._tokenizer.encode_input(text, None, add_special, self._cut)
+        ids, _ = self._tokenizer.encode_input(text, add_special, self._cut)
         return self._checked(_Encoded(ids, len(ids)), param)
 
-    def _pair(self, first: str, second: str, param: str) -> _Encoded:
-        self._check_text(first + second, param)
-        return self._checked(_Encoded(*self._tokenizer.encode_input(first, second, True, self._cut)), param)
+    def _pairs(self, first: str, seconds: list[str], param: str) -> Iterator[_Encoded]:
+        """The first text with each of the others."""
+        for second in seconds:
+            self._check_text(first + second, param)
+        for pair in self._tokenizer.encode_pairs(first, seconds, self._cut):
+            yield self._checked(_Encoded(*pair), param)
 
     def _check_text(self, text: str, param: str) -> None:
         if len(text) > self._facts.longest_text and self._cut is None:
@@ -203,23 +206,15 @@ class PoolingPreparer:
             raise self._too_long(str(len(item.ids)), param)
         if not item.ids:
             raise invalid(param, "an input has no tokens")
+        self._total += len(item.ids)
+        if self._total > MAX_TOTAL_TOKENS:
+            raise invalid(param, f"all inputs together have more than {MAX_TOTAL_TOKENS} tokens")
         return item
 
     def _too_long(self, length: str, param: str) -> UserError:
-        limit = self._facts.max_model_len
-        message = (
-            f"This model's maximum context length is {limit} tokens. However, an input has {length} tokens. "
-            f"Shorten the {param}, or send truncate_prompt_tokens: -1."
-        )
-        return UserError(400, "context_length_exceeded", message, param)
+        return too_long(self._facts, f"an input has {length}", param, ", or send truncate_prompt_tokens: -1")
 
     def _request(self, dialect: str, items: list[_Encoded], **more: Any) -> PoolingRequest:
-        total = sum(len(item.ids) for item in items)
-        if total > MAX_TOTAL_TOKENS:
-            name = {EMBEDDINGS: "input", RERANK: "documents"}.get(dialect, "text_2")
-            raise invalid(
-                name, f"{total} tokens in all are too many; send at most {MAX_TOTAL_TOKENS} at once"
-            )
         fields = self._fields
         return PoolingRequest(
             dialect=dialect,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsrv.api import pooling_fields
-from vsrv.api.fields import Field, Table, table
+from vsrv.api.fields import Field, Table, refused, table
 from vsrv.options import SAMPLING
 
 CHAT, COMPLETIONS, TOKENIZE, DETOKENIZE = "chat", "completions", "tokenize", "detokenize"
@@ -90,7 +90,7 @@ def _ignored(name: str, help: str) -> Field:
 
 
 def _refused(name: str, why: str = "", *harmless: Any, dialects: tuple[str, ...] = GENERATING) -> Field:
-    return Field(name, "refused", "not supported", dialects=dialects, harmless=harmless, expected=why)
+    return refused(name, why, *harmless, dialects=dialects)
 
 
 # fmt: off
@@ -108,7 +108,7 @@ _SAMPLING = (
     _sampling("repetition_penalty", "divides positive and multiplies negative logits of tokens seen, prompt included"),
     Field("seed", "integer", "makes the answer repeatable; -1: none", -_INT64, _INT64 - 1, None, GENERATING),
     Field("logit_bias", "biases", "token id → what is added to its logit, clamped to -100 … 100", 0, 1024, (), GENERATING),
-    Field("allowed_token_ids", "token_ids", "no other tokens than these", 1, 1 << 20, (), GENERATING),
+    Field("allowed_token_ids", "token_ids", "no other tokens than these", 1, 1 << 14, (), GENERATING),
     Field("bad_words", "texts", "texts that are not produced", 0, 128, (), GENERATING, longest=200),
 )
 _STOPPING = (
@@ -267,6 +267,15 @@ RULES = (
     Rule((CHAT,), _either({"top_logprobs": _NONE}, {"logprobs": {"const": True}}, "logprobs")),
     # not told of chat, where schemathesis gives up on so many rules at once
     Rule((TOKENIZE,), _either({"continue_final_message": _NO}, {"add_generation_prompt": _NO})),
+    Rule(
+        (pooling_fields.SCORE,),
+        {
+            "anyOf": [
+                {"properties": {name: {"not": {"type": "null"}} for name in pair}, "required": list(pair)}
+                for pair in pooling_fields.PAIRS
+            ]
+        },
+    ),
     Rule(
         (TOKENIZE,),
         {

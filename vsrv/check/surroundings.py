@@ -122,7 +122,8 @@ def _port(host: str, port: int, option: str) -> Finding:
         return Finding("address", "error", f"{host} is no address of this machine", "--host 127.0.0.1")
     problem = _cannot_bind(family, address)
     if problem is None:
-        return Finding("address", "ok", f"{host} port {port} is free")
+        which = f"port {port} is free" if port else "any port that is free"
+        return Finding("address", "ok", f"{host} {which}")
     if problem.errno == errno.EADDRNOTAVAIL:
         return Finding("address", "error", f"{host} is no address of this machine", "--host 127.0.0.1")
     other = next(

@@ -69,7 +69,7 @@ class Grammars:
         self._threads = ThreadPoolExecutor(_COMPILERS, "grammar")
         self._waiting: OrderedDict[str, tuple[Future[Any], list[Sequence]]] = OrderedDict()
         self._cache: OrderedDict[str, Template] = OrderedDict()
-        self._filler = llguidance.LLExecutor(max(1, min(_MAX_MASK_THREADS, (os.cpu_count() or 2) - 1)))
+        self._filler = llguidance.LLExecutor(max(1, min(_MAX_MASK_THREADS, len(os.sched_getaffinity(0)) - 1)))
         self._words = (vocab_size + 31) // 32
         self.num_compiled = 0
 

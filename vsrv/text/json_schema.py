@@ -55,7 +55,19 @@ _FORMATS: Mapping[str, tuple[str, ...]] = {
     "date-time": (f"^{_DATE}[tT]{_TIME}$",),
     "hostname": (rf"^{_LABEL}(?:\.{_LABEL})*$", r"^[^.]{1,63}(?:\.[^.]{1,63})*$"),
 }
+_FORMATS = {
+    **_FORMATS,
+    # pydantic's UUID1 … UUID8: the version is the first digit of the third group (RFC 9562)
+    **{
+        f"uuid{version}": (
+            f"^[0-9a-f]{{8}}-[0-9a-f]{{4}}-{version}[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}$",
+        )
+        for version in range(1, 9)
+    },
+}
 _MAX_HOSTNAME = 253
+# OpenAPI's and pydantic's names for how a text is shown or used: they ask nothing of it
+_ANNOTATIONS = frozenset("password binary path file-path directory-path new-path multi-line".split())
 _KNOWN_FORMATS = frozenset((*_FORMATS, "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
 
 
@@ -193,6 +205,12 @@ class _Walk:
         """Only strings have a format, so other values may have one that nobody knows."""
         name = schema.get("format")
         if name is None or not _may_be(schema, "string"):
+            return
+        if name in _ANNOTATIONS:
+            return
+        if name == "ipvanyaddress":  # pydantic's
+            either = {"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]}
+            result["allOf"] = [*result.get("allOf", []), either]
             return
         if name not in _KNOWN_FORMATS:
             raise SchemaError(f"{where[:200]}: 'format' {str(name)[:40]!r} is not supported")

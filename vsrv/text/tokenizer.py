@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,28 +68,38 @@ class Tokenizer:
         """Text → ids; control tokens spelled in the text are control tokens (a raw prompt is the caller's own)."""
         return array("I", self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
-    def encode_input(
-        self, text: str, second: str | None, add_special_tokens: bool, cut: Cut | None
-    ) -> tuple[array[int], int]:
-        """A text, or a pair of texts, in the form that an encoder was trained with → ids, and where token type 1 begins.
+    def encode_input(self, text: str, add_special_tokens: bool, cut: Cut | None) -> tuple[array[int], int]:
+        """A text in the form that an encoder was trained with → ids, and where token type 1 begins: behind them.
 
-        What is too long for `cut` is shortened before special tokens are put around it: of a pair always the longer text, as
-        transformers' `longest_first` does.
+        What is too long for `cut` is shortened before special tokens are put around it.
         """
-        whole = self._tokenizer.encode(text, second, add_special_tokens=add_special_tokens)
+        whole = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         if cut is not None and len(whole.ids) > cut.length:
-            first, other = self._tokenizer.encode(text, add_special_tokens=False), None
-            added = self._tokenizer.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
-            room = max(0, cut.length - added)
-            if second is not None:
-                other = self._tokenizer.encode(second, add_special_tokens=False)
-                rooms = _shares(len(first.ids), len(other.ids), room)
+            added = self._tokenizer.num_special_tokens_to_add(False) if add_special_tokens else 0
+            first = self._tokenizer.encode(text, add_special_tokens=False)
+            first.truncate(max(0, cut.length - added), 0, cut.side)
+            whole = self._tokenizer.post_process(first, None, add_special_tokens)
+        return array("I", whole.ids), len(whole.ids)
+
+    def encode_pairs(
+        self, text: str, seconds: Iterable[str], cut: Cut | None
+    ) -> Iterator[tuple[array[int], int]]:
+        """A text with each of others, special tokens around both → ids, and where token type 1 begins, for each pair.
+
+        The first text is read once. Of a pair that is too long for `cut` the longer text gives way, as transformers' `longest_first` does.
+        """
+        first = self._tokenizer.encode(text, add_special_tokens=False)
+        added = self._tokenizer.num_special_tokens_to_add(True)
+        for second in seconds:
+            one, other = first, self._tokenizer.encode(second, add_special_tokens=False)
+            if cut is not None and len(one.ids) + len(other.ids) + added > cut.length:
+                rooms = _shares(len(one.ids), len(other.ids), max(0, cut.length - added))
+                one = copy.copy(first)
+                one.truncate(rooms[0], 0, cut.side)
                 other.truncate(rooms[1], 0, cut.side)
-                room = rooms[0]
-            first.truncate(room, 0, cut.side)
-            whole = self._tokenizer.post_process(first, other, add_special_tokens)
-        types = whole.type_ids
-        return array("I", whole.ids), types.index(1) if 1 in types else len(types)
+            whole = self._tokenizer.post_process(one, other, True)
+            types = whole.type_ids
+            yield array("I", whole.ids), types.index(1) if 1 in types else len(types)
 
     def first_tokens(self, text: str, most: int) -> str:
         """The beginning of a text that has no more than `most` tokens."""
