@@ -17,12 +17,16 @@ from vsrv.demo.topics_model import MODEL
 from vsrv.demo.topics_network import NETWORK
 from vsrv.demo.topics_operation import OPERATION
 from vsrv.demo.voices import VOICES
+from vsrv.demo.voices_more import MORE_VOICES
 from vsrv.demo.voices_service import SERVICE_VOICES
 
 
 def _with_voices(*topics: Topic) -> tuple[Topic, ...]:
-    voices = VOICES | SERVICE_VOICES
-    return tuple(replace(topic, asks=topic.asks + voices.get(topic.name, ())) for topic in topics)
+    voices = (VOICES, SERVICE_VOICES, MORE_VOICES)
+    return tuple(
+        replace(topic, asks=sum((voice.get(topic.name, ()) for voice in voices), topic.asks))
+        for topic in topics
+    )
 
 
 OPTIONS = _with_voices(*NETWORK, *ACCESS, *LIMITS, *ENGINE, *MODEL, *CHAT, *OPERATION)

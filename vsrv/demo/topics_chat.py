@@ -35,6 +35,22 @@ CHAT = (
         keys="auto tool choice; tool choice auto; enable auto tool choice; automatic tool choice",
     ),
     option(
+        "tool-strict-level",
+        "says which tool calls follow a grammar: auto (required, named or strict ones), function (all names) or parameter.",
+        "MODEL --tool-strict-level parameter",
+        goals="""hold every tool call to its schema; make all tool calls strict; guarantee valid tool arguments; constrain the
+        arguments of tool calls; prevent invented function names; force tool calls to follow the schema; check tool arguments
+        by a grammar; stop the model from calling tools that do not exist""",
+        nouns="""strict tool calls for all requests; the tool strictness; the strict level of tools; grammar for tool calls;
+        constrained tool arguments; valid tool arguments""",
+        problems="""the model invents function names; tool arguments do not match the schema; the arguments of a tool call are
+        invalid json; a small model makes mistakes in tool calls; the model calls a tool that does not exist""",
+        asks="""can tool calls be forced to follow their schema; how do I get valid tool arguments; are tool arguments checked by a
+        grammar; how strict are tool calls; clients do not send strict but I want it; hallucinated function names; wrong
+        parameters in function calls; broken arguments; make small models reliable with tools""",
+        keys="tool strict level; strict tools; strict; tool grammar; valid tool arguments; tool strictness",
+    ),
+    option(
         "exclude-tools-when-tool-choice-none",
         "hides a request's tools from the model where its tool_choice is none.",
         "MODEL --exclude-tools-when-tool-choice-none",
