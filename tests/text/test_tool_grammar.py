@@ -125,7 +125,7 @@ def test_a_random_model_writes_calls_that_keep_to_the_schemas(
 ) -> None:
     grammar = grammar_of(vocabulary, form, template, True, parallel)
     chance, finished = random.Random(f"{form}{template}"), 0
-    for _ in range(60):
+    for _ in range(300):  # a random walk may stay in a text for ever; how often depends on the vocabulary
         if finished == 3:
             break
         text = vocabulary.written(grammar, chance)
