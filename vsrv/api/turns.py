@@ -29,7 +29,7 @@ class Turns:
 
     def give(self) -> None:
         """To the next waiter, if there is one; of another tenant, if there is one."""
-        if self._holder in self._waiting:
+        if self._holder is not None and self._holder in self._waiting:
             self._waiting.move_to_end(self._holder)
         while self._waiting:
             tenant, turns = next(iter(self._waiting.items()))
