@@ -16,7 +16,7 @@ from vsrv.client import parsers as client_parsers
 from vsrv.commands import Command
 from vsrv.config import BenchOptions, ServeConfig, combine, resolve
 from vsrv.config_text import shown, shown_differences
-from vsrv.errors import ConfigError
+from vsrv.errors import EXIT_CONFIG, ConfigError
 from vsrv.flags import Parser, help_wanted, parse, serve_help
 from vsrv.log import complain
 from vsrv.option_values import nearest
@@ -24,7 +24,7 @@ from vsrv.option_values import nearest
 _PACKAGES = (
     "torch numba tokenizers jinja2 llguidance safetensors h11 orjson prometheus_client cryptography".split()
 )
-EXIT_USAGE, EXIT_CONFIG = 2, 78  # sysexits.h: EX_CONFIG
+EXIT_USAGE = 2
 
 
 def main(arguments: Sequence[str]) -> int:

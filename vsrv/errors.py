@@ -5,6 +5,8 @@ Floor 0: standard library only. Raised everywhere, rendered by the dialects in `
 
 from __future__ import annotations
 
+EXIT_CONFIG = 78  # of every process that a ConfigError ends; EX_CONFIG of sysexits.h
+
 
 class VsrvError(Exception):
     """Root of every exception that vsrv raises on purpose."""

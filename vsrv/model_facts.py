@@ -65,7 +65,6 @@ def model_facts(
         max_n=get("max-n-sequences"),
         max_prompts=get("max-completion-prompts"),
         template_variables=get("default-chat-template-kwargs"),
-        response_role=get("response-role"),
         content_format=get("chat-template-content-format"),
         tool_parser=get("tool-call-parser"),
         reasoning_parser=get("reasoning-parser"),

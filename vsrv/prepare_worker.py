@@ -16,7 +16,7 @@ from typing import Any
 
 from vsrv.api.prepare import Preparer
 from vsrv.api.schema import ModelFacts, SamplingDefaults
-from vsrv.errors import ConfigError, UserError
+from vsrv.errors import EXIT_CONFIG, ConfigError, UserError
 from vsrv.text.grammar import GrammarChecker
 from vsrv.text.template import (
     ChatTemplate,
@@ -58,7 +58,7 @@ def main(fd: int) -> int:
                 preparer = _build(json.loads(payload))
             except ConfigError as error:
                 _send(sock, number, BROKEN, str(error).encode())
-                return 78
+                return EXIT_CONFIG
             _send(sock, number, RESULT, b"")
         else:
             answer_kind, answer = _answer(preparer, payload)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vsrv import boot
 from vsrv.api.refusals import error_response
 from vsrv.config import ServeConfig, is_loopback
-from vsrv.errors import ConfigError, EngineError, UserError
+from vsrv.errors import EXIT_CONFIG, ConfigError, EngineError, UserError
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.server import HttpServer
 from vsrv.http.values import Limits, Request, Response, StreamingResponse
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from vsrv.prepare_client import PrepareClient
     from vsrv.supervisor import Supervisor
 
-EXIT_CONFIG = 78
 _TICK_S = 1.0  # between two looks at certificates, state and the service manager
 _WARN_EVERY_S = 86400.0
 _HANDOVER_S = 0.5  # for requests on their way when the socket is handed over

@@ -820,6 +820,7 @@ def test_models_tokenize_and_the_other_routes(site: Site, client: openai.OpenAI)
     assert site.request("GET", "/version")[0] == 200 and site.request("HEAD", "/v1/models")[2] == b""
     status, headers, _ = site.request("PUT", "/v1/models")
     assert status == 405 and headers["allow"] == "GET, HEAD, OPTIONS"
+    assert json.loads(site.lines[-1])["error"] == "method_not_allowed"
     assert site.request("OPTIONS", "/v1/models")[0] == 204
     assert site.request("GET", "/nothing")[0] == 404
     assert site.request("POST", "/v1/completions", b"x", {"Content-Type": "text/plain"})[0] == 415

@@ -305,6 +305,16 @@ def test_limits_metrics_and_the_log_count_it_as_any_request(start: Start, tmp_pa
     assert 'vsrv_http_responses_total{path="/v1/embeddings",status="200"} 1.0' in exposition
 
 
+def test_the_priority_header_wins(start: Start) -> None:
+    """vllm: "X-Vllm-Priority" overrides the field, on every route that works for a request."""
+    site = start()
+    body = {"input": "a", "priority": 1}
+    for given, expected in (({}, 1), ({"X-Vllm-Priority": "-3"}, -3)):
+        status, _, _ = site.request("POST", "/v1/embeddings", body, given)
+        assert status == 200 and site.engine.embeds[-1].priority == expected
+    assert refusal(site, "/v1/embeddings", {"input": "a", "priority": 2**31})[2] == "priority"
+
+
 def test_a_deadline_a_disconnect_and_a_dying_engine_end_it(start: Start) -> None:
     site = start(request_timeout_s=0.2)
     site.engine.mode = "hang"

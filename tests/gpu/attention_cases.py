@@ -96,7 +96,6 @@ class Paged:
             block_tables=self.tables[list(rows)],
             cu_seqlens_q=torch.from_numpy(offsets).to(device),
             seq_lens=torch.tensor(ends, dtype=torch.int32, device=device),
-            max_query_len=max(lengths),
             max_seq_len=max(ends),
             num_decodes=sum(length == 1 for length in lengths),
             query_lens=tuple(lengths),

@@ -30,7 +30,7 @@ class App:
         admin = Admin(parts, options, self._intake, lambda: self.routes)
         self._scrape_router = Router((admin.scrape,))
         generating, others = Generating(parts, options, self._intake), DialectRoutes(self._intake)
-        groups = (admin, generating, others, Embedding(parts, options, self._intake))
+        groups = (admin, generating, others, Embedding(self._intake))
         self._router = Router(tuple(route for group in groups for route in group.routes()))
         self._watch: asyncio.Task[None] | None = None
 
@@ -79,8 +79,6 @@ class App:
             if error.status == 503 and trace.lease is not None:
                 trace.lease.refund()
             response = error_response(error, request.id, request.path)
-            if error.status == 405 and error.param:
-                response.headers.append(("allow", error.param))
         except BaseException as error:
             # a fault is answered with 500 by the server; otherwise the client has gone
             self._finish(trace, 500 if isinstance(error, Exception) else 499, 0)
@@ -112,11 +110,9 @@ class App:
                 return Response(204, [("allow", ", ".join(allowed))])
             if allowed:
                 methods = ", ".join(allowed)
-                response = error_response(
-                    UserError(405, "method_not_allowed", f"use {methods} for {request.path[:100]}"),
-                    request.id,
-                    request.path,
-                )
+                error = UserError(405, "method_not_allowed", f"use {methods} for {request.path[:100]}")
+                trace.error = error.code
+                response = error_response(error, request.id, request.path)
                 response.headers.append(("allow", methods))
                 return response
             raise UserError(404, "not_found", f"no such path: {request.path[:200]}")

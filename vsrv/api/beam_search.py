@@ -178,7 +178,7 @@ class BeamGeneration(Generation):
             prompt_logprobs=prompt_logprobs,
         )
         ids = self.prepared.prompts[place] + array("I", [step.token for step in beam.steps()])
-        priority = self.terms.caller.priority(request.priority)
+        priority = self.terms.caller.priority(self.terms.priority)
         stream = self.services.engine.submit(ids, params, self.terms.cache_salt, priority)
         self._steps.add(stream)
         try:

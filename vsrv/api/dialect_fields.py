@@ -6,9 +6,8 @@ What the three share with chat (sampling, vLLM's extras) are chat's own rows. So
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from vsrv.api.fields import Field, Table, table
+from vsrv.api.fields import Field, Table, refused, table
 from vsrv.api.request_fields import CHAT, EFFORTS, REQUESTS
 
 MESSAGES, COUNT_TOKENS = "messages", "count_tokens"
@@ -27,10 +26,6 @@ PASSED = tuple(row.name for row in _SHARED)
 
 def _ignored(names: str) -> tuple[Field, ...]:
     return tuple(Field(name, "any", "accepted, without effect") for name in names.split())
-
-
-def _refused(name: str, why: str, *harmless: Any) -> Field:
-    return Field(name, "refused", "not supported", harmless=harmless, expected=why)
 
 
 def _object(name: str, help: str) -> Field:
@@ -63,8 +58,8 @@ _PROMPT = (
 _ANTHROPIC = (
     Field("max_tokens", "integer", "most tokens of the answer; above the context: all that it has room for", 0, 1 << 53, required=True),
     Field("stop_sequences", "texts", "texts that end the answer; they are not part of it", 0, 16, (), longest=256),
-    _refused("container", "nothing is run on the server beside the model"),
-    _refused("mcp_servers", "nothing is run on the server beside the model", []),
+    refused("container", "nothing is run on the server beside the model"),
+    refused("mcp_servers", "nothing is run on the server beside the model", []),
     _object("metadata", "accepted, without effect"),
 )
 _COUNTED = tuple(row for row in _SHARED if row.name in ("model", "chat_template_kwargs"))
@@ -88,13 +83,13 @@ _OPENAI = (
     Field("truncation", "choice", "without effect: a prompt that is too long is refused", default="disabled", choices=("auto", "disabled")),
     Field("stop", "texts", "texts that end the answer; they are not part of it", 0, 16, (), longest=256),
     *(Field(name, "text", "repeated in the answer", 0, 1024) for name in ("user", "safety_identifier", "prompt_cache_key")),
-    _refused("store", f"cannot be true: {_NO_MEMORY}", False),
-    _refused("previous_response_id", f"cannot be given: {_NO_MEMORY}"),
-    _refused("conversation", f"cannot be given: {_NO_MEMORY}"),
-    _refused("background", "cannot be true: vsrv keeps no responses; use stream", False),
-    _refused("prompt", "cannot be given: vsrv keeps no prompt templates; send instructions and input"),
-    _refused("context_management", "cannot be given: send what the model shall read", []),
-    _refused("moderation", "cannot be given: nothing is run on the server beside the model"),
+    refused("store", f"cannot be true: {_NO_MEMORY}", False),
+    refused("previous_response_id", f"cannot be given: {_NO_MEMORY}"),
+    refused("conversation", f"cannot be given: {_NO_MEMORY}"),
+    refused("background", "cannot be true: vsrv keeps no responses; use stream", False),
+    refused("prompt", "cannot be given: vsrv keeps no prompt templates; send instructions and input"),
+    refused("context_management", "cannot be given: send what the model shall read", []),
+    refused("moderation", "cannot be given: nothing is run on the server beside the model"),
     _object("stream_options", "accepted, without effect"),
     *_ignored("service_tier client_metadata prompt_cache_retention prompt_cache_options access_programs background_options image"),
 )

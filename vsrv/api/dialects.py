@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vsrv.api.beam_search import BeamGeneration
 from vsrv.api.chat import ChatAnswer, ChatStyle
 from vsrv.api.completions import CompletionAnswer
 from vsrv.api.dialect_fields import MESSAGES, RESPONSES
-from vsrv.api.generation import Generation, Services, Terms
+from vsrv.api.generation import Generation
 from vsrv.api.intake import Intake, engine_fault
 from vsrv.api.messages_anthropic import PING, MessagesAnswer
 from vsrv.api.parts import ApiOptions, Parts
@@ -82,8 +82,7 @@ class Generating:
         wanted = generation.request
         if trace.hold is not None:
             trace.hold.close()
-        own_id = request.id if request.headers.get("x-request-id") else wanted.request_id or request.id
-        ids = AnswerIds.make(dialect.prefix, own_id, wanted.model, options.fingerprint)
+        ids = self._intake.answer_ids(request, dialect.prefix, generation.prepared)
         texts = TokenTexts(self._parts.tokenizer, wanted.tokens_as_ids or options.tokens_as_ids)
         answer = dialect.answer(generation, ids, texts, options.style)
         headers = [(dialect.id_header, request.id)] if dialect.id_header else []
@@ -99,24 +98,13 @@ class Generating:
 
     async def _begun(self, request: Request, dialect: Dialect) -> Generation:
         """The request's generation, which has its place in the queue. Raises UserError."""
-        parts, trace = self._parts, self._intake.traces[request]
-        deadline = self._intake.deadline(request)
-        lease = self._intake.lease(request)
-        priority = self._intake.priority(request)
-        prepared = await self._intake.prepare(request, dialect.name)
-        wanted = prepared.request
-        assert wanted is not None
-        if priority is not None:
-            prepared = replace(prepared, request=replace(wanted, priority=priority))
-        if wanted.unknown:
-            parts.log.event("debug", "unknown request fields", fields=wanted.unknown, request_id=request.id)
-        salt = parts.keys.cache_salt(trace.caller, wanted.cache_salt)
-        services = Services(parts.engine, parts.tokenizer, parts.metrics, parts.admission)
-        terms = Terms(trace.caller, lease, salt, trace.began, deadline)
-        life = BeamGeneration if wanted.beam_search else Generation
-        trace.generation = generation = life(services, prepared, terms)
+        prepared, terms = await self._intake.take(request, dialect.name)
+        assert prepared.request is not None
+        life = BeamGeneration if prepared.request.beam_search else Generation
+        generation = life(self._intake.services, prepared, terms)
+        self._intake.traces[request].generation = generation
         # A stream that has to wait long gets its head and comments, so that no proxy gives up; until then a refusal has its own status.
-        patience_s = self._options.keep_alive_interval_s if wanted.stream else 0.0
+        patience_s = self._options.keep_alive_interval_s if prepared.request.stream else 0.0
         try:
             await generation.start(patience_s or None)
         except EngineError as error:

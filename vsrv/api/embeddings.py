@@ -18,12 +18,10 @@ from typing import Any
 
 import orjson
 
-from vsrv.api.generation import Services, Terms
 from vsrv.api.intake import Intake, engine_fault
-from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.pooling import Pooling
 from vsrv.api.pooling_fields import EMBEDDINGS, RERANK, SCORE
-from vsrv.api.rendering import JSON_HEADERS, AnswerIds
+from vsrv.api.rendering import JSON_HEADERS, AnswerIds, whole_usage
 from vsrv.errors import EngineError
 from vsrv.http.route import AuthClass, Handler, Route
 from vsrv.http.values import Request, Response
@@ -52,7 +50,11 @@ async def embeddings_body(pooling: Pooling, vectors: Vectors, ids: AnswerIds) ->
         if index % _AT_ONCE == _AT_ONCE - 1:
             await asyncio.sleep(0)
     head = orjson.dumps({"id": ids.id, "object": "list", "created": ids.created, "model": ids.model})
-    return b'%b,"data":[%b],"usage":%b}' % (head[:-1], b",".join(rows), orjson.dumps(_usage(pooling)))
+    return b'%b,"data":[%b],"usage":%b}' % (
+        head[:-1],
+        b",".join(rows),
+        orjson.dumps(whole_usage(pooling.usage, False)),
+    )
 
 
 def _numbers(vector: array[float]) -> bytes:
@@ -72,7 +74,7 @@ async def score_body(pooling: Pooling, vectors: Vectors, ids: AnswerIds) -> byte
     scores = await _scores(pooling, vectors)
     data = [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)]
     table = {"id": ids.id, "object": "list", "created": ids.created, "model": ids.model}
-    return orjson.dumps({**table, "data": data, "usage": _usage(pooling)})
+    return orjson.dumps({**table, "data": data, "usage": whole_usage(pooling.usage, False)})
 
 
 async def rerank_body(pooling: Pooling, vectors: Vectors, ids: AnswerIds) -> bytes:
@@ -109,12 +111,6 @@ def cosine(a: array[float], b: array[float]) -> float:
     return max(-1.0, min(1.0, math.fsum(map(mul, a, b)) / lengths)) if lengths else 0.0
 
 
-def _usage(pooling: Pooling) -> dict[str, Any]:
-    count = pooling.usage.prompt_tokens
-    nothing = {"prompt_tokens_details": None, "completion_tokens_details": None}
-    return {"prompt_tokens": count, "total_tokens": count, "completion_tokens": 0, **nothing}
-
-
 ROUTES = (
     PoolingRoute("/v1/embeddings", EMBEDDINGS, "embd-", embeddings_body),
     *(PoolingRoute(path, RERANK, "score-", rerank_body) for path in ("/rerank", "/v1/rerank", "/v2/rerank")),
@@ -125,9 +121,7 @@ ROUTES = (
 class Embedding:
     """The handlers of all routes that ask for vectors."""
 
-    def __init__(self, parts: Parts, options: ApiOptions, intake: Intake) -> None:
-        self._parts = parts
-        self._options = options
+    def __init__(self, intake: Intake) -> None:
         self._intake = intake
 
     def routes(self) -> tuple[Route, ...]:
@@ -142,25 +136,14 @@ class Embedding:
         return handle
 
     async def _answer(self, request: Request, route: PoolingRoute) -> Response:
-        parts, trace = self._parts, self._intake.traces[request]
-        deadline = self._intake.deadline(request)
-        lease = self._intake.lease(request)
-        prepared = await self._intake.prepare(request, route.dialect)
-        wanted = prepared.pooling
-        assert wanted is not None
-        if wanted.unknown:
-            parts.log.event("debug", "unknown request fields", fields=wanted.unknown, request_id=request.id)
-        salt = parts.keys.cache_salt(trace.caller, wanted.cache_salt)
-        services = Services(parts.engine, parts.tokenizer, parts.metrics, parts.admission)
-        trace.generation = pooling = Pooling(
-            services, prepared, Terms(trace.caller, lease, salt, trace.began, deadline)
-        )
+        prepared, terms = await self._intake.take(request, route.dialect)
+        trace = self._intake.traces[request]
+        trace.generation = pooling = Pooling(self._intake.services, prepared, terms)
         if trace.hold is not None:
             trace.hold.close()
         try:
             vectors = await pooling.vectors()
         except EngineError as error:
             raise engine_fault(error, request.id) from None
-        own_id = request.id if request.headers.get("x-request-id") else wanted.request_id or request.id
-        ids = AnswerIds.make(route.prefix, own_id, wanted.model, self._options.fingerprint)
+        ids = self._intake.answer_ids(request, route.prefix, prepared)
         return Response(200, list(JSON_HEADERS), await route.render(pooling, vectors, ids))

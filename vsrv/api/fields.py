@@ -83,6 +83,11 @@ def table(*fields: Field) -> Table:
     return {field.name: field for field in fields}
 
 
+def refused(name: str, why: str = "", *harmless: Any, dialects: tuple[str, ...] = ()) -> Field:
+    """A row for what vsrv does not do; null and the `harmless` values ask for nothing."""
+    return Field(name, "refused", "not supported", dialects=dialects, harmless=harmless, expected=why)
+
+
 def invalid(param: str, message: str) -> UserError:
     return UserError(400, "invalid_value", f"{param}: {message}", param)
 

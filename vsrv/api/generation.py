@@ -74,13 +74,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On whose account and until when a request runs. `deadline` is of the monotonic clock, as `arrival` is."""
+    """On whose account, how urgently and until when a request runs. `deadline` is of the monotonic clock, as `arrival` is."""
 
     caller: Caller
     lease: Lease
     cache_salt: str
     arrival: float
     deadline: float | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,10 @@ class Times:
     granted: float | None = None
     first_token: float | None = None
     last_token: float | None = None
+
+    @property
+    def queue_s(self) -> float | None:
+        return None if self.granted is None else self.granted - self.arrival
 
 
 @dataclass(slots=True, eq=False)
@@ -152,11 +157,6 @@ class Generation:
         first = self.times.first_token
         return None if first is None else first - self.times.arrival
 
-    @property
-    def queue_s(self) -> float | None:
-        granted = self.times.granted
-        return None if granted is None else granted - self.times.arrival
-
     async def start(self, patience_s: float | None) -> None:
         """Take places in the queue and wait for the first, at most `patience_s`. Raises UserError or EngineError when it will not come."""
         request, prompts = self.request, self.prepared.prompts
@@ -164,7 +164,7 @@ class Generation:
         places = [index // request.width for index in range(len(prompts) * request.width)]
         sizes = [Size(len(prompts[place]), self.prepared.limits[place]) for place in places]
         params = request.params
-        seats = self.services.admission.enter(self.terms.caller, sizes, request.priority)
+        seats = self.services.admission.enter(self.terms.caller, sizes, self.terms.priority)
         self.terms.lease.pay(self.usage.prompt_tokens)
         options = TextOptions(
             request.stop,
@@ -230,7 +230,7 @@ class Generation:
                 self.prepared.prompts[place],
                 replace(params, max_tokens=self.prepared.limits[place], seed=seed),
                 self.terms.cache_salt,
-                self.terms.caller.priority(request.priority),
+                self.terms.caller.priority(self.terms.priority),
             )
             choice.seat.watch(choice.stream)
         return choice.stream

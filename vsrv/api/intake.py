@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 
 from vsrv.api.admission import Hold
 from vsrv.api.auth import ANYBODY, Caller
-from vsrv.api.generation import Generation, timed_out
+from vsrv.api.generation import Generation, Services, Terms, timed_out
 from vsrv.api.limits import Lease
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.pooling import Pooling
 from vsrv.api.prepare import Prepared
+from vsrv.api.rendering import AnswerIds
 from vsrv.errors import EngineError, UserError
 from vsrv.http.values import Request
 from vsrv.log import RequestRecord
@@ -98,7 +99,7 @@ class Trace:
             cached_tokens=usage.cached_tokens,
             max_tokens=generation.max_tokens,
             n=generation.n,
-            queue_s=generation.queue_s,
+            queue_s=generation.times.queue_s,
             ttft_s=generation.ttft_s,
             finish_reason=reasons or ("abort" if generation.failure == "disconnect" else "error"),
             error=self.error or generation.failure,
@@ -114,6 +115,7 @@ class Intake:
         self._options = options
         # not by id: a client chooses that, and another may choose the same
         self.traces: dict[Request, Trace] = {}
+        self.services = Services(parts.engine, parts.tokenizer, parts.metrics, parts.admission)
 
     def lease(self, request: Request) -> Lease:
         """Count the request against its key's limits. Raises UserError 429."""
@@ -131,6 +133,26 @@ class Intake:
                 return await self._parts.prepare.prepare(dialect, body)
         except TimeoutError:  # others' requests are prepared before it, one at a time
             raise engine_fault(timed_out(), request.id) from None
+
+    async def take(self, request: Request, dialect: str) -> tuple[Prepared, Terms]:
+        """A request that the engine is to work on: what it asks for, and on whose terms. Raises UserError."""
+        trace = self.traces[request]
+        deadline, priority = self.deadline(request), self.priority(request)
+        lease = self.lease(request)
+        prepared = await self.prepare(request, dialect)
+        wanted = prepared.wanted
+        if wanted.unknown:
+            log = self._parts.log
+            log.event("debug", "unknown request fields", fields=wanted.unknown, request_id=request.id)
+        salt = self._parts.keys.cache_salt(trace.caller, wanted.cache_salt)
+        priority = wanted.priority if priority is None else priority
+        return prepared, Terms(trace.caller, lease, salt, trace.began, deadline, priority)
+
+    def answer_ids(self, request: Request, prefix: str, prepared: Prepared) -> AnswerIds:
+        """The answer's id has the request's where the client chose that by header, else the one of its body."""
+        wanted = prepared.wanted
+        own_id = request.id if request.headers.get("x-request-id") else wanted.request_id or request.id
+        return AnswerIds.make(prefix, own_id, wanted.model, self._options.fingerprint)
 
     async def json_body(self, request: Request, limit: int | None) -> bytes | bytearray:
         """The body, not empty, at most `limit` bytes (None: the server's limit). Raises UserError."""

@@ -86,11 +86,6 @@ class Pooling:
         assert self.prepared.pooling is not None
         return self.prepared.pooling
 
-    @property
-    def queue_s(self) -> float | None:
-        granted = self.times.granted
-        return None if granted is None else granted - self.times.arrival
-
     async def vectors(self) -> list[array[float]]:
         """One for each input, in their order. Raises UserError when the queue gives up, EngineError when the engine fails."""
         try:
@@ -116,7 +111,7 @@ class Pooling:
         step = ready.max_num_batched_tokens if ready is not None else 1
         self._groups = grouped([len(ids) for ids in prompts], max(1, step // 2))
         sizes = [Size(sum(len(prompts[i]) for i in group.members), 0) for group in self._groups]
-        seats = self.services.admission.enter(self.terms.caller, sizes, self.request.priority)
+        seats = self.services.admission.enter(self.terms.caller, sizes, self.terms.priority)
         for group, seat in zip(self._groups, seats, strict=True):
             group.seat = seat
         self.terms.lease.pay(self.usage.prompt_tokens)
@@ -133,7 +128,7 @@ class Pooling:
             self.times.granted = group.seat.granted_at
         group.seat.watch(group)
         request = self.request
-        priority = self.terms.caller.priority(request.priority)
+        priority = self.terms.caller.priority(self.terms.priority)
         for index in group.members:
             frame = Embed(
                 0,

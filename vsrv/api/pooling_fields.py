@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from vsrv.api.fields import Field, Table, table
+from vsrv.api.fields import Field, Table, refused, table
 
 EMBEDDINGS, RERANK, SCORE = "embeddings", "rerank", "score"
 POOLING = (EMBEDDINGS, RERANK, SCORE)
@@ -47,17 +46,6 @@ _DOCUMENTS = {
 }
 
 
-def _refused(name: str, *harmless: Any, dialects: tuple[str, ...] = POOLING, expected: str = "") -> Field:
-    return Field(
-        name,
-        "refused",
-        "not supported",
-        dialects=dialects,
-        harmless=(None, *harmless),
-        expected=expected,
-    )
-
-
 def _texts(name: str, help: str) -> Field:
     return Field(name, "any", help, dialects=(SCORE,), schema=_TEXTS)
 
@@ -91,14 +79,14 @@ ROWS = (
     Field("request_id", "text", "becomes part of the answer's id", 1, 128, "", POOLING,
           pattern=r"[A-Za-z0-9._:-]{1,128}", expected="1 to 128 letters, digits or any of - _ . :"),
     Field("user", "any", "accepted, without effect", dialects=POOLING),
-    _refused("messages", dialects=(EMBEDDINGS,), expected="is not supported for embeddings: send the text as input"),
-    _refused("normalize", True, dialects=(EMBEDDINGS,), expected="is not supported: use_activation false leaves vectors as they are"),
-    _refused("embed_dtype", "float32", "auto", dialects=(EMBEDDINGS,)),
-    _refused("endianness", "native", "little", dialects=(EMBEDDINGS,)),
-    _refused("mm_processor_kwargs"),
-    _refused("instruction", "", dialects=RANKING),
-    _refused("chat_template_kwargs", {}, dialects=RANKING),
-    _refused("chat_template", dialects=RANKING),
+    refused("messages", "is not supported for embeddings: send the text as input", dialects=(EMBEDDINGS,)),
+    refused("normalize", "is not supported: use_activation false leaves vectors as they are", True, dialects=(EMBEDDINGS,)),
+    refused("embed_dtype", "", "float32", "auto", dialects=(EMBEDDINGS,)),
+    refused("endianness", "", "native", "little", dialects=(EMBEDDINGS,)),
+    refused("mm_processor_kwargs", dialects=POOLING),
+    refused("instruction", "", "", dialects=RANKING),
+    refused("chat_template_kwargs", "", {}, dialects=RANKING),
+    refused("chat_template", dialects=RANKING),
 )
 # fmt: on
 REQUESTS: Mapping[str, Table] = {

@@ -14,7 +14,7 @@ from vsrv.api.fields import Fields, invalid, parse_object, unsupported
 from vsrv.api.plans import ReadingPlan
 from vsrv.api.pooling_fields import POOLING
 from vsrv.api.prepare_pooling import PoolingPreparer, PoolingRequest
-from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of
+from vsrv.api.schema import Common, GenerationRequest, ModelFacts, request_fields, request_of, too_long
 from vsrv.api.structured import grammar_of
 from vsrv.api.translation import AS_SENT, PLAIN, Style
 from vsrv.api.translators import TRANSLATORS, Translator
@@ -41,6 +41,13 @@ class Prepared:
     limits: tuple[int, ...] = ()
     told: dict[str, Any] = field(default_factory=dict)
     pooling: PoolingRequest | None = None  # in the place of `request` where vectors are asked for
+
+    @property
+    def wanted(self) -> GenerationRequest | PoolingRequest:
+        """What the engine is to do; there must be something."""
+        wanted = self.request or self.pooling
+        assert wanted is not None
+        return wanted
 
     def to_frame(self) -> bytes:
         """u32 head size, JSON head, then every prompt's ids as u32."""
@@ -274,6 +281,4 @@ class Preparer:
         return room
 
     def _too_long(self, length: str, param: str) -> UserError:
-        limit = self._facts.max_model_len
-        message = f"This model's maximum context length is {limit} tokens. However, your prompt has {length} tokens. Shorten the {param}."
-        return UserError(400, "context_length_exceeded", message, param)
+        return too_long(self._facts, f"your prompt has {length}", param)

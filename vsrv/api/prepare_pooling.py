@@ -9,7 +9,7 @@ from typing import Any
 
 from vsrv.api.fields import Fields, invalid, token_id
 from vsrv.api.pooling_fields import EMBEDDINGS, KNOWN, MAX_INPUTS, PAIRS, RERANK, SCORE
-from vsrv.api.schema import ModelFacts, check_model
+from vsrv.api.schema import ModelFacts, check_model, too_long
 from vsrv.errors import UserError
 from vsrv.text.tokenizer import Cut, Tokenizer
 
@@ -212,20 +212,9 @@ class PoolingPreparer:
         return item
 
     def _too_long(self, length: str, param: str) -> UserError:
-        limit = self._facts.max_model_len
-        message = (
-            f"This model's maximum context length is {limit} tokens. However, an input has {length} tokens. "
-            f"Shorten the {param}, or send truncate_prompt_tokens: -1."
-        )
-        return UserError(400, "context_length_exceeded", message, param)
+        return too_long(self._facts, f"an input has {length}", param, ", or send truncate_prompt_tokens: -1")
 
     def _request(self, dialect: str, items: list[_Encoded], **more: Any) -> PoolingRequest:
-        total = sum(len(item.ids) for item in items)
-        if total > MAX_TOTAL_TOKENS:
-            name = {EMBEDDINGS: "input", RERANK: "documents"}.get(dialect, "text_2")
-            raise invalid(
-                name, f"{total} tokens in all are too many; send at most {MAX_TOTAL_TOKENS} at once"
-            )
         fields = self._fields
         return PoolingRequest(
             dialect=dialect,

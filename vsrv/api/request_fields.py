@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsrv.api import pooling_fields
-from vsrv.api.fields import Field, Table, table
+from vsrv.api.fields import Field, Table, refused, table
 from vsrv.options import SAMPLING
 
 CHAT, COMPLETIONS, TOKENIZE, DETOKENIZE = "chat", "completions", "tokenize", "detokenize"
@@ -90,7 +90,7 @@ def _ignored(name: str, help: str) -> Field:
 
 
 def _refused(name: str, why: str = "", *harmless: Any, dialects: tuple[str, ...] = GENERATING) -> Field:
-    return Field(name, "refused", "not supported", dialects=dialects, harmless=harmless, expected=why)
+    return refused(name, why, *harmless, dialects=dialects)
 
 
 # fmt: off

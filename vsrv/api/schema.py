@@ -54,7 +54,6 @@ class ModelFacts:
     max_n: int = 64
     max_prompts: int = 128
     template_variables: dict[str, Any] = field(default_factory=dict)
-    response_role: str = "assistant"
     content_format: str = (
         "auto"  # of messages in the template: a text, "openai": a list of parts, or what it looks made for
     )
@@ -264,3 +263,9 @@ def _params(
         prompt_logprobs=prompt_logprobs,
         grammar=common.grammar,
     )
+
+
+def too_long(facts: ModelFacts, finding: str, param: str, otherwise: str = "") -> UserError:
+    """`finding` says what has how many tokens. Clients look for the words of the first sentence, which are OpenAI's."""
+    message = f"This model's maximum context length is {facts.max_model_len} tokens. However, {finding} tokens. Shorten the {param}{otherwise}."
+    return UserError(400, "context_length_exceeded", message, param)

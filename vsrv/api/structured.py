@@ -38,7 +38,6 @@ _OLD_NAMES: Mapping[str, str] = {  # field of a request → of structured_output
     "guided_grammar": "grammar",
     "structural_tag": "structural_tag",
 }
-FIELDS = ("response_format", "structured_outputs", *_OLD_NAMES, "guided_json_object")
 _FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 
 

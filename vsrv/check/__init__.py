@@ -13,10 +13,8 @@ from vsrv.check import surroundings
 from vsrv.check.finding import Finding, Report, as_json, as_text, failed
 from vsrv.config import ServeConfig, conflicts
 from vsrv.config_text import differing
-from vsrv.errors import ConfigError
+from vsrv.errors import EXIT_CONFIG, ConfigError
 from vsrv.serve import choose_gpu
-
-EXIT_CONFIG = 78
 
 
 def run(combined: Callable[[], ServeConfig], wants_json: bool) -> int:

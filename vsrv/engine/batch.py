@@ -69,7 +69,6 @@ def build(plan: Plan, block_size: int) -> Batch:
         block_tables=torch.from_numpy(tables),
         cu_seqlens_q=torch.from_numpy(offsets),
         seq_lens=torch.from_numpy(lengths),
-        max_query_len=int(counts.max()),
         max_seq_len=int(lengths.max()),
         num_decodes=int((counts == 1).sum()),
         query_lens=tuple(counts.tolist()),

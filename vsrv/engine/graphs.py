@@ -106,7 +106,7 @@ class Graphs:
             known = self._last_token.index_select(0, sources.clamp(min=0))
             meta = AttentionMetadata(
                 positions, slot_mapping, self._tables[:size], self._offsets[: size + 1], lengths,
-                max_query_len=1, max_seq_len=self._tables.shape[1], num_decodes=size, query_lens=(1,) * size,
+                max_seq_len=self._tables.shape[1], num_decodes=size, query_lens=(1,) * size,
             )  # fmt: skip
             hidden = self._run(
                 Inputs(torch.where(sources >= 0, known, ids), meta, self._offsets[:size], slots)

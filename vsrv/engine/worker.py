@@ -28,7 +28,7 @@ from vsrv.engine.memory import Budget, plan_memory
 from vsrv.engine.runner import ModelRunner
 from vsrv.engine.scheduler import Scheduler, SchedulerLimits
 from vsrv.engine.sequence import merge_logprobs
-from vsrv.errors import ConfigError
+from vsrv.errors import EXIT_CONFIG, ConfigError
 from vsrv.messages import (
     Abort,
     Beat,
@@ -52,7 +52,6 @@ BEAT_INTERVAL_S = 0.5
 _COMPILE_POLL_S = (
     0.002  # how often to look for a grammar when nothing else is to do; most take less than this
 )
-EXIT_CONFIG = 78
 _READ_BYTES = 1 << 20
 _MAX_OUTBOX_BYTES = (
     64 << 20

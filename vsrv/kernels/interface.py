@@ -29,7 +29,6 @@ class AttentionMetadata:
     block_tables: Tensor
     cu_seqlens_q: Tensor
     seq_lens: Tensor
-    max_query_len: int
     max_seq_len: int
     num_decodes: int = 0  # so many sequences in front have one query token each
     query_lens: tuple[int, ...] = ()  # host values, for kernels that plan their work there

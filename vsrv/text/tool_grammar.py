@@ -19,7 +19,6 @@ from vsrv.text.tools import ToolFormat
 
 Schema = Mapping[str, Any]
 _FREE = "FREE: /(?s:.*)/"
-_ANY_OBJECT: Schema = {"type": "object"}
 _NOTHING: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
 
 

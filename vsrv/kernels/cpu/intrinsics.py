@@ -200,14 +200,3 @@ def atomic_store(typing_context, address, value):  # type: ignore[no-untyped-def
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
-def fused_multiply_add(typing_context, a, b, c):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_F32, [_F32, _F32, _F32]), "llvm.fma.f32"
-        )
-        return builder.call(function, arguments)
-
-    return types.float32(types.float32, types.float32, types.float32), generate
