@@ -196,7 +196,9 @@ def _from_file(path: Path) -> Values:
     try:
         text = path.read_text()
         table = _yaml(path, text) if path.suffix in (".yaml", ".yml") else tomllib.loads(text)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except ValueError as error:
         raise ConfigError(f"--config {path}: {error}") from None
     values: Values = {}
     for key, raw in table.items():

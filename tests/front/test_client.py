@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -20,11 +22,25 @@ from hypothesis import strategies as st
 from vsrv import cli
 from vsrv.client import batch
 from vsrv.client.chat import Chat, Conversation, loaded, saved
-from vsrv.client.http import ProtocolError, Reply, RequestFailed, Target, failure
+from vsrv.client.http import ProtocolError, Reply, RequestFailed, Target, failure, unreachable
 from vsrv.client.session import Piece, Screen, Session
 from vsrv.errors import ConfigError
 
 # addresses
+
+
+def plain() -> ssl.SSLError:
+    """What OpenSSL says where no TLS is spoken."""
+    error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    error.reason = "WRONG_VERSION_NUMBER"
+    return error
+
+
+def untrusted() -> ssl.SSLCertVerificationError:
+    """What OpenSSL says of a certificate whose authority it does not know."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "unable to get local issuer certificate"
+    return error
 
 
 @pytest.mark.parametrize(
@@ -41,6 +57,20 @@ def test_addresses_as_people_give_them(url: str, expected: tuple[str, int, str])
     target = Target.of(url)
     assert (target.host, target.port, target.prefix) == expected
     assert (target.tls is not None) == url.startswith("https")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('h', 80)"), "no server answers at h:80 (Connection refused); check --url"),
+        (socket.gaierror(-2, "Name or service not known"), "no server answers at h:80 (Name or service not known); check --url"),
+        (plain(), "no TLS with h:80 (WRONG_VERSION_NUMBER); check --url: http or https?"),
+        (untrusted(), "--ca-file FILE"),
+        (OSError("Multiple exceptions"), "(Multiple exceptions)"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_server_that_is_not_there(error: OSError, message: str) -> None:
+    assert message in str(unreachable(Target.of("http://h"), error))
 
 
 @pytest.mark.parametrize("url", ["", "ftp://host", "http://", "http://host:port", "http://host:99999"])
