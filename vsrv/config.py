@@ -345,7 +345,7 @@ def _other_conflicts(get: Callable[[str], Any]) -> Iterator[ConfigError]:
 
 def _check_files(values: Mapping[str, Value]) -> None:
     """Said before the port is bound and a model is loaded."""
-    for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "api-key-file"):
+    for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs"):
         path = values[name].value
         if path and not Path(path).is_file():
             raise ConfigError(f"--{name} {path}: no such file")

@@ -511,6 +511,29 @@ def test_progress_as_a_bar() -> None:
     assert batch.bar(counts, 10.0, 12) == "[############] 480 of 480, 3 failed"
 
 
+def test_a_batch_waits_while_the_model_loads(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[RequestFailed | None] = [
+        RequestFailed(503, "model_loading", "the model is loading", 0.01)
+    ] * 3
+
+    async def models(target: Target) -> list[str]:
+        fault = answers.pop(0) if answers else None
+        if fault is not None:
+            raise fault
+        return ["m"]
+
+    monkeypatch.setattr(Target, "models", models)
+    (tmp_path / "in.jsonl").write_text(line("a"))
+    assert run_batch(site, tmp_path) == 0 and not answers
+    assert capsys.readouterr().err.count("the model is loading") == 1
+    answers.append(RequestFailed(500, "internal_error", "oops"))
+    assert run_batch(site, tmp_path) == 78
+    told = capsys.readouterr().err
+    assert "500 internal_error: oops" in told and "--api-key" not in told
+
+
 def test_a_refused_model_list_names_the_key(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
