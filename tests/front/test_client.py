@@ -24,6 +24,7 @@ from vsrv.client import batch
 from vsrv.client.chat import Chat, Conversation, loaded, saved
 from vsrv.client.http import ProtocolError, Reply, RequestFailed, Target, failure, unreachable
 from vsrv.client.session import Piece, Screen, Session
+from vsrv.client.window import Window
 from vsrv.errors import ConfigError
 
 # addresses
@@ -187,6 +188,7 @@ class Site(ThreadingHTTPServer):
         self.hold = threading.Event()
         self.hold.set()
         self.lock, self.running, self.most = threading.Lock(), 0, 0
+        self.room = 1 << 30  # requests at once; more are refused
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -214,6 +216,8 @@ class Handler(BaseHTTPRequestHandler):
             site.running += 1
             site.most = max(site.most, site.running)
             status, headers = (site.script.get(prompt) or [(200, {})]).pop(0)
+            if site.running > site.room:
+                status = 503
         site.hold.wait(30)
         time.sleep(0.005)
         with site.lock:
@@ -471,6 +475,40 @@ def test_so_many_at_once_and_no_more(site: Site, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("".join(line(f"r{number}") for number in range(30)))
     assert run_batch(site, tmp_path, "--concurrency", "4") == 0
     assert site.most == 4 and len(results(tmp_path / "out.jsonl")) == 30
+
+
+def test_a_full_server_is_asked_for_less(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes three at a time refuses many of 16 at first, and a request has few tries: all get through."""
+    monkeypatch.setattr(batch, "pause_s", lambda tries, wanted: 0.01)
+    site.room = 3
+    (tmp_path / "in.jsonl").write_text("".join(line(f"r{number}") for number in range(60)))
+    assert run_batch(site, tmp_path, "--concurrency", "16") == 0
+    assert len(results(tmp_path / "out.jsonl")) == 60
+    assert len(site.asked) < 60 * 2, "most of what was sent had a place"
+
+
+def test_the_window_halves_once_for_what_is_out_and_grows_by_answers() -> None:
+    async def follow() -> list[int]:
+        window = Window(8)
+        tickets = [await window.enter() for _ in range(8)]
+        entering = asyncio.ensure_future(window.enter())
+        await asyncio.sleep(0)
+        assert not entering.done(), "the window is full"
+        for ticket in tickets:
+            window.refused(ticket)
+        sizes = [window.size]
+        for _ in tickets[:4]:
+            await window.leave()
+        await asyncio.sleep(0)
+        assert not entering.done(), "four are still out, and four may be"
+        await window.leave()
+        window.refused(await entering)
+        sizes.append(window.size)
+        for _ in range(60):
+            window.answered()
+        return [*sizes, window.size]
+
+    assert asyncio.run(follow()) == [4, 2, 8]
 
 
 @pytest.mark.parametrize(
