@@ -19,6 +19,7 @@ from vsrv.config_text import shown, shown_differences
 from vsrv.errors import EXIT_CONFIG, ConfigError
 from vsrv.flags import Parser, help_wanted, parse, serve_help
 from vsrv.log import complain
+from vsrv.option_values import nearest
 
 _PACKAGES = (
     "torch numba tokenizers jinja2 llguidance safetensors h11 orjson prometheus_client cryptography".split()
@@ -35,8 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     name = "version" if name in ("--version", "-V") else name
     command = next((command for command in COMMANDS if command.name == name), None)
     if command is None:
-        names = ", ".join(command.name for command in COMMANDS)
-        print(f"vsrv: no command {name!r}; there are {names}", file=sys.stderr)
+        names = [command.name for command in COMMANDS]
+        near = nearest(name, names, 0.6)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(names)}"
+        print(f"vsrv: no command {name!r}; {hint}", file=sys.stderr)
         return EXIT_USAGE
     try:
         if not command.bare and help_wanted(rest) is None:

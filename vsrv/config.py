@@ -196,7 +196,9 @@ def _from_file(path: Path) -> Values:
     try:
         text = path.read_text()
         table = _yaml(path, text) if path.suffix in (".yaml", ".yml") else tomllib.loads(text)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except ValueError as error:
         raise ConfigError(f"--config {path}: {error}") from None
     values: Values = {}
     for key, raw in table.items():
@@ -343,7 +345,7 @@ def _other_conflicts(get: Callable[[str], Any]) -> Iterator[ConfigError]:
 
 def _check_files(values: Mapping[str, Value]) -> None:
     """Said before the port is bound and a model is loaded."""
-    for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "api-key-file"):
+    for name in ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs"):
         path = values[name].value
         if path and not Path(path).is_file():
             raise ConfigError(f"--{name} {path}: no such file")

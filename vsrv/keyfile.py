@@ -169,6 +169,9 @@ def read_key_file(path: Path) -> KeyFile:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        command = f"vsrv keys new --api-key-file {path}"
+        raise ConfigError(f"{path}: {error.strerror}; make one with `{command}`", command) from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or 'cannot be read'}") from None
     if mode & stat.S_IWOTH:

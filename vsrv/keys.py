@@ -87,7 +87,9 @@ def run(options: argparse.Namespace) -> int:
             contents, key = rotated(read_key_file(path), options.id, overlap, now)
             write_key_file(path, contents)
             until = contents.find(options.id).expires
-            _show(key, f"{contents.keys[-1].id} is in {path}; {options.id} works until {until}")
+            new = contents.keys[-1]
+            end = f"until {new.expires.isoformat()}" if new.expires else "without an end"
+            _show(key, f"{new.id} is in {path}, valid {end}; {options.id} works until {until}")
         else:
             write_key_file(path, revoked(read_key_file(path), options.id))
             print(f"{options.id} is revoked; requests that run may finish", file=sys.stderr)
@@ -116,7 +118,10 @@ def with_new(contents: KeyFile, wanted: NewKey, now: datetime) -> tuple[KeyFile,
 
 
 def rotated(contents: KeyFile, key_id: str, overlap: timedelta, now: datetime) -> tuple[KeyFile, str]:
-    """A new key with the old one's rights; the old one expires after `overlap`. Raises ConfigError."""
+    """A new key with the old one's rights, which lives as long from now as the old one was made for; the old one expires after `overlap`.
+
+    Raises ConfigError.
+    """
     old = contents.find(key_id)
     if old.state(now) != "active":
         raise ConfigError(f"the key {key_id} is {old.state(now)}: make a new one with `vsrv keys new`")
@@ -130,9 +135,16 @@ def rotated(contents: KeyFile, key_id: str, overlap: timedelta, now: datetime) -
     new_id = f"{stem}-r{max(numbers, default=1) + 1}"
     key = new_secret(new_id)
     slow = old.hash.startswith("scrypt")
-    record = replace(old, id=new_id, hash=hashed(key, slow), created=now, expires=None)
+    record = replace(old, id=new_id, hash=hashed(key, slow), created=now, expires=_renewed(old, now))
     kept = tuple(replace(k, expires=end) if k.id == key_id else k for k in contents.keys)
     return replace(contents, keys=(*kept, record)), key
+
+
+def _renewed(old: KeyRecord, now: datetime) -> datetime | None:
+    """A key that was made for 90 days is followed by one for 90 days: a successor without an end would undo what was decided."""
+    if old.expires is None or old.created is None:
+        return old.expires
+    return now + (old.expires - old.created)
 
 
 def revoked(contents: KeyFile, key_id: str) -> KeyFile:
@@ -218,7 +230,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     new.add_argument("--note", default="", help="free text for people")
     add("list", "Show all keys, without their hashes.")
     add("revoke", "Make a key useless at once.").add_argument("id", help="which key")
-    rotate = add("rotate", "Make a successor of a key; the old one works for a while.")
+    rotate = add(
+        "rotate",
+        "Make a successor of a key, for as long as that one was made for; the old one works for a while.",
+    )
     rotate.add_argument("id", help="which key")
     rotate.add_argument("--overlap", default="24h", help="how long the old key works (default %(default)s)")
     return parser

@@ -34,7 +34,7 @@ def unknown_option(spelling: str) -> ConfigError:
     if foreign is not None:
         return ConfigError(f"{spelling}: {foreign.reason}")
     name = spelling.lstrip("-").replace("_", "-").removeprefix("no-")
-    near = nearest(name, BY_NAME, 0.7)
+    near = nearest(name, (*BY_NAME, "help"), 0.7)
     hint = f"; did you mean --{near}?" if near else "; `vsrv serve --help` lists all options"
     return ConfigError(f"unknown option {spelling}{hint}")
 
@@ -80,7 +80,7 @@ def checked(option: Option, raw: Any, where: str) -> Any:
     if option.refused and value != option.default and value != option.fallback:
         raise ConfigError(f"{where} {raw}: {option.refused}")
     if option.choices and value is not None and value not in option.choices:
-        raise ConfigError(f"{where} must be one of {', '.join(option.choices)}, not {raw!r}")
+        raise ConfigError(f"{where} must be one of {', '.join(filter(None, option.choices))}, not {raw!r}")
     if option.kind in ("int", "float") and value is not None:
         low, high = option.low, option.high
         if (low is not None and value < low) or (high is not None and value > high):

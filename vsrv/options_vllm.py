@@ -159,7 +159,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "this interface is not in this version; vsrv serves OpenAI's chat and completions",
+        "this interface is not in this version; vsrv speaks OpenAI's and Anthropic's over HTTP",
         """
         +grpc tool-server +cohere-is-reasoning-model=true
         cohere-format=cmd4 anthropic-disabled-thinking-effort=auto +tokens-only +enable-scale-out

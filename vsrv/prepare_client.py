@@ -1,4 +1,4 @@
-"""The front's end of the prepare child: one exchange at a time, a time limit on each, a new child after a kill."""
+"""The front's end of the prepare child: one exchange at a time, tenants in turn, a time limit on each, a new child after a kill."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from vsrv.api.prepare import Prepared, Preparer
 from vsrv.api.schema import ModelFacts
 from vsrv.api.structured import ChildNeeded
+from vsrv.api.turns import Turns
 from vsrv.archive import inherited
 from vsrv.boot import child_command
 from vsrv.errors import ConfigError, UserError
@@ -41,7 +42,7 @@ class PrepareClient:
         self._on_line = on_line
         self._facts: ModelFacts | None = None
         self._local: Preparer | None = None
-        self._lock = asyncio.Lock()
+        self._turns = Turns()
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -62,18 +63,21 @@ class PrepareClient:
     async def configure(self, facts: ModelFacts, local: Preparer) -> None:
         """Give the child what requests are checked against. Raises ConfigError when the template or tokenizer is unusable."""
         self._facts, self._local = facts, local
-        async with self._lock:
+        await self._turns.take("")
+        try:
             await self._init()
+        finally:
+            self._turns.give()
 
-    async def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared:
-        """Body → checked request and ids. Raises UserError."""
+    async def prepare(self, dialect: str, body: bytes | bytearray, tenant: str = "") -> Prepared:
+        """Body → checked request and ids; tenants take turns at the child. Raises UserError."""
         assert self._local is not None, "configure comes first"
         if dialect in _IN_THE_FRONT and len(body) <= SMALL_BODY_BYTES:
             with contextlib.suppress(ChildNeeded):
                 return self._local.prepare(dialect, body)
-        await self._lock.acquire()  # who leaves before has asked for nothing
+        await self._turns.take(tenant)  # who leaves before has asked for nothing
         # An exchange that has begun goes on if the client leaves: its answer must be read before the next one is asked.
-        task = asyncio.get_running_loop().create_task(self._locked_exchange(dialect, body))
+        task = asyncio.get_running_loop().create_task(self._exchange_in_turn(dialect, body))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return Prepared.from_frame(await asyncio.shield(task))
@@ -91,8 +95,8 @@ class PrepareClient:
         if not task.cancelled():
             task.exception()  # its requester has it, or has left
 
-    async def _locked_exchange(self, dialect: str, body: bytes | bytearray) -> bytes:
-        """With the lock held, which is given back."""
+    async def _exchange_in_turn(self, dialect: str, body: bytes | bytearray) -> bytes:
+        """In its turn, which is given back."""
         try:
             if self._stopping:
                 raise UserError(503, "prepare_failed", "the server is shutting down", None, 1.0)
@@ -101,7 +105,7 @@ class PrepareClient:
                 await self._init()
             return await self._limited_exchange(dialect, body)
         finally:
-            self._lock.release()
+            self._turns.give()
 
     async def _limited_exchange(self, dialect: str, body: bytes | bytearray) -> bytes:
         try:

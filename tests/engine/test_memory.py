@@ -34,8 +34,22 @@ def test_the_hint_names_the_option_that_decided(given: dict[str, int], remedy: s
     config = EngineConfig("m", max_model_len=320, **given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=remedy):
         plan_memory(config, SPEC, KERNELS, "float32", ROOM)
-    enough = {name: value * 10**5 for name, value in given.items()}
+    enough = {name: value * 60_000 for name, value in given.items()}
     assert plan_memory(EngineConfig("m", max_model_len=320, **enough), SPEC, KERNELS, "float32", ROOM)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ({"num_gpu_blocks_override": 10**9}, "--num-gpu-blocks-override 262143"),
+        ({"kv_cache_memory_bytes": 900 << 30}, "--kv-cache-memory-bytes 1073737728"),
+    ],
+    ids=str,
+)
+def test_a_cache_that_is_not_there_is_refused(given: dict[str, int], remedy: str) -> None:
+    with pytest.raises(ConfigError, match="are left beside the weights") as error:
+        plan_memory(EngineConfig("m", **given), SPEC, KERNELS, "float32", ROOM)  # type: ignore[arg-type]
+    assert error.value.remedy == remedy
 
 
 def test_auto_takes_the_length_that_fits() -> None:

@@ -183,7 +183,7 @@ class LocalPrepare:
         self.preparer = preparer
         self.delay_s = 0.0  # the requests of others come first
 
-    async def prepare(self, dialect: str, body: bytes) -> Prepared:
+    async def prepare(self, dialect: str, body: bytes, tenant: str = "") -> Prepared:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         return Prepared.from_frame(self.preparer.prepare(dialect, body).to_frame())

@@ -19,6 +19,7 @@ from vsrv.api.generation import TokenLogProb
 from vsrv.api.rendering import TokenTexts
 from vsrv.api.schema import SamplingDefaults
 from vsrv.messages import Beat, Loading
+from vsrv.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -720,6 +721,27 @@ def test_an_echo_is_what_was_read(site: Site) -> None:
         assert answer["choices"][0]["text"] == site.tokenizer.decode(kept) != "Hello quick dog"
     _, answer = site.post("/v1/completions", {**body, "truncate_prompt_tokens": 100})
     assert answer["choices"][0]["text"] == "Hello quick dog"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_of_a_huge_text_only_what_may_be_kept_is_read(
+    site: Site, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "one " + "quick dog " * 100_000 + "last"
+    expected = site.tokenizer.encode(text, True).tolist()
+    read: list[int] = []
+    encode = Tokenizer.encode
+
+    def counted(self: Tokenizer, text: str, add_special_tokens: bool) -> Any:
+        read.append(len(text))
+        return encode(self, text, add_special_tokens)
+
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    body = {"prompt": text, "max_tokens": 1, "truncate_prompt_tokens": 7, "truncation_side": side}
+    assert site.post("/v1/completions", body)[0] == 200
+    kept = expected[-7:] if side == "left" else expected[:7]
+    assert site.engine.generates[0].prompt_token_ids.tolist() == kept
+    assert max(read) < len(text) / 10
 
 
 def test_user_text_never_becomes_a_control_token(site: Site) -> None:

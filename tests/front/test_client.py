@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -20,11 +22,26 @@ from hypothesis import strategies as st
 from vsrv import cli
 from vsrv.client import batch
 from vsrv.client.chat import Chat, Conversation, loaded, saved
-from vsrv.client.http import ProtocolError, Reply, RequestFailed, Target, failure
+from vsrv.client.http import ProtocolError, Reply, RequestFailed, Target, failure, unreachable
 from vsrv.client.session import Piece, Screen, Session
+from vsrv.client.window import Window
 from vsrv.errors import ConfigError
 
 # addresses
+
+
+def plain() -> ssl.SSLError:
+    """What OpenSSL says where no TLS is spoken."""
+    error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    error.reason = "WRONG_VERSION_NUMBER"
+    return error
+
+
+def untrusted() -> ssl.SSLCertVerificationError:
+    """What OpenSSL says of a certificate whose authority it does not know."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "unable to get local issuer certificate"
+    return error
 
 
 @pytest.mark.parametrize(
@@ -41,6 +58,20 @@ def test_addresses_as_people_give_them(url: str, expected: tuple[str, int, str])
     target = Target.of(url)
     assert (target.host, target.port, target.prefix) == expected
     assert (target.tls is not None) == url.startswith("https")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('h', 80)"), "no server answers at h:80 (Connection refused); check --url"),
+        (socket.gaierror(-2, "Name or service not known"), "no server answers at h:80 (Name or service not known); check --url"),
+        (plain(), "no TLS with h:80 (WRONG_VERSION_NUMBER); check --url: http or https?"),
+        (untrusted(), "--ca-file FILE"),
+        (OSError("Multiple exceptions"), "(Multiple exceptions)"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_server_that_is_not_there(error: OSError, message: str) -> None:
+    assert message in str(unreachable(Target.of("http://h"), error))
 
 
 @pytest.mark.parametrize("url", ["", "ftp://host", "http://", "http://host:port", "http://host:99999"])
@@ -157,6 +188,7 @@ class Site(ThreadingHTTPServer):
         self.hold = threading.Event()
         self.hold.set()
         self.lock, self.running, self.most = threading.Lock(), 0, 0
+        self.room = 1 << 30  # requests at once; more are refused
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -184,6 +216,8 @@ class Handler(BaseHTTPRequestHandler):
             site.running += 1
             site.most = max(site.most, site.running)
             status, headers = (site.script.get(prompt) or [(200, {})]).pop(0)
+            if site.running > site.room:
+                status = 503
         site.hold.wait(30)
         time.sleep(0.005)
         with site.lock:
@@ -443,6 +477,40 @@ def test_so_many_at_once_and_no_more(site: Site, tmp_path: Path) -> None:
     assert site.most == 4 and len(results(tmp_path / "out.jsonl")) == 30
 
 
+def test_a_full_server_is_asked_for_less(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes three at a time refuses many of 16 at first, and a request has few tries: all get through."""
+    monkeypatch.setattr(batch, "pause_s", lambda tries, wanted: 0.01)
+    site.room = 3
+    (tmp_path / "in.jsonl").write_text("".join(line(f"r{number}") for number in range(60)))
+    assert run_batch(site, tmp_path, "--concurrency", "16") == 0
+    assert len(results(tmp_path / "out.jsonl")) == 60
+    assert len(site.asked) < 60 * 2, "most of what was sent had a place"
+
+
+def test_the_window_halves_once_for_what_is_out_and_grows_by_answers() -> None:
+    async def follow() -> list[int]:
+        window = Window(8)
+        tickets = [await window.enter() for _ in range(8)]
+        entering = asyncio.ensure_future(window.enter())
+        await asyncio.sleep(0)
+        assert not entering.done(), "the window is full"
+        for ticket in tickets:
+            window.refused(ticket)
+        sizes = [window.size]
+        for _ in tickets[:4]:
+            await window.leave()
+        await asyncio.sleep(0)
+        assert not entering.done(), "four are still out, and four may be"
+        await window.leave()
+        window.refused(await entering)
+        sizes.append(window.size)
+        for _ in range(60):
+            window.answered()
+        return [*sizes, window.size]
+
+    assert asyncio.run(follow()) == [4, 2, 8]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -479,6 +547,29 @@ def test_progress_as_a_bar() -> None:
     assert batch.bar(counts, 10.0, 12) == "[###.........] 120 of 480, 3 failed, 2.0/s, 3:00 left"
     counts.good = 377
     assert batch.bar(counts, 10.0, 12) == "[############] 480 of 480, 3 failed"
+
+
+def test_a_batch_waits_while_the_model_loads(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[RequestFailed | None] = [
+        RequestFailed(503, "model_loading", "the model is loading", 0.01)
+    ] * 3
+
+    async def models(target: Target) -> list[str]:
+        fault = answers.pop(0) if answers else None
+        if fault is not None:
+            raise fault
+        return ["m"]
+
+    monkeypatch.setattr(Target, "models", models)
+    (tmp_path / "in.jsonl").write_text(line("a"))
+    assert run_batch(site, tmp_path) == 0 and not answers
+    assert capsys.readouterr().err.count("the model is loading") == 1
+    answers.append(RequestFailed(500, "internal_error", "oops"))
+    assert run_batch(site, tmp_path) == 78
+    told = capsys.readouterr().err
+    assert "500 internal_error: oops" in told and "--api-key" not in told
 
 
 def test_a_refused_model_list_names_the_key(

@@ -216,6 +216,19 @@ def test_who_leaves_before_its_turn_has_asked_for_nothing(folder: Path, local: P
     assert len(play(folder, local, scenario, 1.0)) == 1, "more than the first one was run into its limit"
 
 
+def test_one_tenants_slow_requests_are_not_the_others_wait(folder: Path, local: Preparer) -> None:
+    async def scenario(client: PrepareClient) -> None:
+        slow = [asyncio.create_task(client.prepare("chat", chat("hang"), "slow")) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        assert await client.prepare("chat", chat("next"), "other") == local.prepare("chat", chat("next"))
+        assert [task.done() for task in slow] == [True, False, False, False]
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+    play(folder, local, scenario, 1.0)
+
+
 def test_memory_and_output_have_limits(folder: Path, local: Preparer) -> None:
     async def scenario(client: PrepareClient) -> None:
         before = children()

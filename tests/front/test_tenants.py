@@ -512,7 +512,7 @@ def test_no_error_tells_what_is_inside(folder: Path) -> None:
         ]
         seen = [site.request("POST", "/v1/completions", body) for body in bodies]
 
-        async def broken(dialect: str, body: bytes) -> Any:
+        async def broken(dialect: str, body: bytes, tenant: str) -> Any:
             raise RuntimeError("<_io.BytesIO object at 0x7f0123456789> in /usr/lib/python3/secret.py")
 
         site.app._parts.prepare.prepare = broken  # type: ignore[method-assign]

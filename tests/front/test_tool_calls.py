@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from served import TEMPLATE, Setup, Site, save_tokenizer
 from tool_template import QWEN_LIKE
 
+from vsrv.api.request_fields import MAX_TOOLS
 from vsrv.text.template import ChatTemplate
 
 FACTS = {"max_model_len": 4000}
@@ -380,7 +381,7 @@ def test_a_call_after_thinking(site: Site, client: openai.OpenAI) -> None:
 NAMED = {"type": "function", "function": {"name": "nobody"}}
 REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": []}, "invalid_value", "tools"),
-    ({"tools": [WEATHER] * 513}, "invalid_value", "tools"),
+    ({"tools": [WEATHER] * (MAX_TOOLS + 1)}, "invalid_value", "tools"),
     ({"tools": [WEATHER, WEATHER]}, "invalid_value", "tools"),
     ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "unsupported_parameter", "tools[0].type"),
     ({"tools": [{"type": "function"}]}, "invalid_value", "tools[0].function"),

@@ -126,7 +126,7 @@ class Rope:
         )
         pools = tuple(sentinels(self.target, self.dtype, *shape) for _ in range(2))
         qkv = self.raw[rows].clone()
-        meta = AttentionMetadata(self.positions[rows], self.slots[rows], None, None, None, 1, 1)
+        meta = AttentionMetadata(self.positions[rows], self.slots[rows], None, None, None, 1)
         q_norm, k_norm = self.norms if norms else (None, None)
         kernels.rope_cache(qkv, meta, self.cos_sin, (q_norm, k_norm, _EPS), pools, self.heads, self.dtype)
         self.target.finish()

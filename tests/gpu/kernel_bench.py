@@ -59,7 +59,7 @@ def decode_setting(target: Target, lengths: list[int], heads: HeadShape) -> Sett
         )
         out = torch.full((len(lengths), width), float("nan"), dtype=torch.bfloat16, device=device)
         meta = AttentionMetadata(
-            None, None, tables, offsets, lens, 1, max(lengths), len(lengths), (1,) * len(lengths)
+            None, None, tables, offsets, lens, max(lengths), len(lengths), (1,) * len(lengths)
         )
         plan = _planned(kernels, meta, heads)
         calls.append(_attention(kernels, qkv, (pools[0], pools[1]), meta, heads, out))
@@ -114,7 +114,7 @@ def prefill_bench(context: Context) -> str:
     out = torch.empty(tokens, width, dtype=torch.bfloat16, device=device)
     meta = AttentionMetadata(
         None, None, torch.randperm(blocks, device=device).int()[None], torch.tensor([0, tokens], dtype=torch.int32, device=device),
-        torch.tensor([tokens], dtype=torch.int32, device=device), tokens, tokens, 0, (tokens,),
+        torch.tensor([tokens], dtype=torch.int32, device=device), tokens, 0, (tokens,),
     )  # fmt: skip
     _planned(kernels, meta, heads)  # not in the loop: it uploads its list from the host
     milliseconds = target.time_ms([_attention(kernels, qkv, (k_pool, v_pool), meta, heads, out)] * 2)

@@ -67,7 +67,7 @@ def test_a_misplaced_kv_cache_is_refused(kernels: Kernels) -> None:
     good, bad = (memory[at : at + 2 * size].view(2, size) for at in (start, start + 16))
     one = torch.zeros(2, dtype=torch.int32)
     meta = AttentionMetadata(
-        one[:1], one[:1], one[:1].view(1, 1), torch.arange(2, dtype=torch.int32), one[:1] + 1, 1, 1
+        one[:1], one[:1], one[:1].view(1, 1), torch.arange(2, dtype=torch.int32), one[:1] + 1, 1
     )
     qkv, out = torch.zeros(1, 96), torch.zeros(1, 32)
     kernels.attention(qkv, (good, good), meta, heads, "bfloat16", out)
@@ -150,7 +150,6 @@ class Paged:
         ends = np.array([b for _, _, b in spans], np.int32)
         meta = AttentionMetadata(
             *(torch.from_numpy(a) for a in (positions, slots, tables, offsets, ends)),
-            max(b - a for _, a, b in spans),
             int(ends.max()),
         )
         qkv = torch.from_numpy(np.concatenate([self.raw[s][a:b] for s, a, b in spans]))

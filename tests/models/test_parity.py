@@ -102,7 +102,6 @@ class OneSequence:
             table,
             torch.tensor([0, len(ids)], dtype=torch.int32),
             torch.tensor([self.length], dtype=torch.int32),
-            len(ids),
             self.length,
         )
         hidden = self.model.forward(torch.tensor(ids, dtype=torch.int32), meta, self.cache)

@@ -111,6 +111,10 @@ def test_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vsrv.check.surroundings.time.time", lambda: now + 40 * 86400)
     finding = found(report_of(*words), "TLS")
     assert finding.level == "error" and "expired" in finding.message
+    monkeypatch.setattr("vsrv.check.surroundings.time.time", lambda: now - 40 * 86400)
+    finding = found(report_of(*words), "TLS")
+    assert finding.level == "error" and "not valid before" in finding.message
+    assert found(report_of(*words, "--ssl-ca-certs", "/no.pem"), "TLS").fix == "--ssl-ca-certs FILE"
     finding = found(report_of("--ssl-certfile", str(made.ca), "--ssl-keyfile", str(made.key)), "TLS")
     assert finding.level == "error" and "is not the key of" in finding.message
 

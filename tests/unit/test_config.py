@@ -262,6 +262,26 @@ def test_unknown_names() -> None:
     assert "load balancer" in str(unknown_option("--pipeline_parallel_size"))
     with pytest.raises(ConfigError, match="did you mean --port"):
         cli.parse(["--prot=1"])
+    assert "--help" in str(unknown_option("--hlep"))
+
+
+def test_a_choice_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(ConfigError, match="--tool-call-parser must be one of none, hermes, "):
+        resolve(cli.parse(["--tool-call-parser", "foo"]), {})
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("chekc", "did you mean check?"), ("xyz", "there are serve, check,")]
+)
+def test_a_command_that_is_not_there(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([word]) == cli.EXIT_USAGE
+    assert hint in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve({"config": str(tmp_path / "no.toml")}, {})
+    assert str(error.value) == f"--config {tmp_path / 'no.toml'}: No such file or directory"
 
 
 def test_json_options_by_dotted_keys() -> None:

@@ -306,8 +306,10 @@ def test_new_list_rotate_revoke(path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (
         old.expires is not None
         and old.expires - datetime.now(UTC) <= timedelta(hours=1)
-        and new.expires is None
+        and new.expires is not None
+        and new.created is not None
     )
+    assert new.expires - new.created == timedelta(days=90), "as long as the old one was made for"
     assert cli.main(["keys", "revoke", "web"]) == 0
     capsys.readouterr()
     assert cli.main(["keys", "list"]) == 0
@@ -335,6 +337,13 @@ def test_what_cannot_be_done_changes_nothing(
     assert out == "" and err.startswith("vsrv: ") and not path.exists()
 
 
+def test_a_file_that_is_not_there_is_made_by_a_command(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["keys", "list"]) == cli.EXIT_CONFIG
+    assert f"vsrv keys new --api-key-file {path}" in capsys.readouterr().err
+
+
 def test_no_file_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("VSRV_API_KEY_FILE", raising=False)
     assert cli.main(["keys", "list"]) == cli.EXIT_CONFIG and "--api-key-file" in capsys.readouterr().err
@@ -347,6 +356,7 @@ def test_rotation_again_and_of_an_expired_key() -> None:
     contents, _ = keys.rotated(contents, "a", timedelta(hours=1), NOW)
     contents, _ = keys.rotated(contents, "a-r2", timedelta(hours=1), NOW)
     assert [key.id for key in contents.keys] == ["a", "a-r2", "a-r3"]
+    assert contents.keys[-1].expires is None
     with pytest.raises(ConfigError, match="expired"):
         keys.rotated(contents, "a", timedelta(hours=1), NOW + timedelta(hours=2))
 

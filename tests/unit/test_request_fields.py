@@ -9,7 +9,7 @@ import orjson
 import pytest
 from served import TEMPLATE, save_tokenizer
 
-from vsrv.api.dialect_fields import TRANSLATED
+from vsrv.api.dialect_fields import MESSAGES, RESPONSES, TRANSLATED
 from vsrv.api.fields import BOUNDED, Field, Fields
 from vsrv.api.pooling_fields import ROWS as POOLING_ROWS
 from vsrv.api.prepare import Preparer
@@ -118,3 +118,9 @@ def test_a_value_of_another_kind_is_refused_by_name_and_null_is_absent(dialect: 
 @pytest.mark.parametrize("dialect", [name for name in BODIES if name != "detokenize"])
 def test_the_bodies_of_this_file_are_good_ones(preparer: Preparer, dialect: str) -> None:
     assert preparer.prepare(dialect, orjson.dumps(BODIES[dialect])).prompts[0]
+
+
+def test_what_is_translated_takes_no_more_tools_than_chat_does() -> None:
+    """Else a table would promise what chat refuses afterwards."""
+    tables = [TRANSLATED[dialect] for dialect in (MESSAGES, RESPONSES)]
+    assert {rows["tools"].high for rows in tables} == {REQUESTS["chat"]["tools"].high}

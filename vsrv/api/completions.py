@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vsrv.api.chat import ChatStyle
@@ -11,6 +11,32 @@ from vsrv.api.generation import Generation, Part, TokenLogProb
 from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
 from vsrv.api.sse import DONE, event, stream_error
 from vsrv.errors import UserError
+
+
+@dataclass(slots=True)
+class _Choice:
+    """A whole answer, joined from its parts. `rows` are log probabilities in completions' form; `logprob` is the sum of all tokens'."""
+
+    text: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    rows: dict[str, list[Any]] | None = None
+    prompt_logprobs: list[dict[str, Any] | None] | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+    def add(self, part: Part, text: str, rows: dict[str, list[Any]] | None) -> None:
+        """`text` and `rows` are what is shown of the part."""
+        self.text.append(text)
+        self.token_ids += part.token_ids
+        self.logprob += sum(row.logprob for row in part.logprobs)
+        if self.rows is None:
+            self.rows = rows
+        else:
+            for name, values in (rows or {}).items():
+                self.rows[name] += values
+        if part.finish_reason is not None:
+            self.finish_reason, self.stop_reason = part.finish_reason, part.stop_reason
 
 
 class CompletionAnswer:
@@ -28,59 +54,50 @@ class CompletionAnswer:
         self._begun = [False] * self._count
 
     async def whole(self) -> dict[str, Any]:
-        merged: list[dict[str, Any]] = [
-            {"text": [], "rows": None, "ids": [], "end": None, "prompt": None, "logprob": 0.0}
-            for _ in range(self._count)
-        ]
+        sequences = [_Choice() for _ in range(self._count)]
+        wanted = self._request.prompt_logprobs
         async for part in self._generation.parts():
-            choice = merged[part.index]
-            shown = self._shown(part)
-            choice["text"].append(shown["text"])
-            choice["ids"] += part.token_ids
-            choice["logprob"] += sum(row.logprob for row in part.logprobs)
-            if shown["logprobs"] is not None:
-                _extend(choice, shown["logprobs"])
-            if part.prompt_logprobs is not None and self._request.prompt_logprobs is not None:
+            sequence = sequences[part.index]
+            sequence.add(part, *self._shown(part))
+            if part.prompt_logprobs is not None and wanted is not None:
                 first = self._prompt(part.index)[0]
-                choice["prompt"] = self._texts.prompt_rows(
-                    first, part.prompt_logprobs, self._request.prompt_logprobs
-                )
-            if part.finish_reason is not None:
-                choice["end"] = part
-        choices = [
-            {
-                "index": i,
-                "text": "".join(choice["text"]),
-                "logprobs": choice["rows"],
-                "finish_reason": choice["end"] and choice["end"].finish_reason,
-                "stop_reason": choice["end"] and choice["end"].stop_reason,
-                "token_ids": choice["ids"] if self._request.return_token_ids else None,
-                "prompt_logprobs": choice["prompt"],
-                "prompt_token_ids": self._prompt(place) if self._request.return_token_ids else None,
-                "routed_experts": None,
-            }
-            for i, (place, choice) in enumerate(self._best(merged))
-        ]
+                sequence.prompt_logprobs = self._texts.prompt_rows(first, part.prompt_logprobs, wanted)
+        best = enumerate(self._best(sequences))
         return {
             **self._base(),
-            "choices": choices,
+            "choices": [self._whole_choice(index, place, sequence) for index, (place, sequence) in best],
             "service_tier": None,
             "system_fingerprint": self._ids.fingerprint,
             "usage": whole_usage(self._generation.usage, self._style.cached_tokens),
             **ENGINE_NULLS,
         }
 
-    def _best(self, merged: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    def _whole_choice(self, index: int, place: int, choice: _Choice) -> dict[str, Any]:
+        """`place` is the choice's among the sequences."""
+        with_ids = self._request.return_token_ids
+        return {
+            "index": index,
+            "text": "".join(choice.text),
+            "logprobs": choice.rows,
+            "finish_reason": choice.finish_reason,
+            "stop_reason": choice.stop_reason,
+            "token_ids": choice.token_ids if with_ids else None,
+            "prompt_logprobs": choice.prompt_logprobs,
+            "prompt_token_ids": self._prompt(place) if with_ids else None,
+            "routed_experts": None,
+        }
+
+    def _best(self, sequences: list[_Choice]) -> list[tuple[int, _Choice]]:
         """(place among the sequences, sequence) of every choice: with best_of those with the highest log probability per
         token, best first, as OpenAI's reference says."""
-        listed = list(enumerate(merged))
+        listed = list(enumerate(sequences))
         width, n = self._request.width, self._request.n
         if width == n:
             return listed
-        chosen: list[tuple[int, dict[str, Any]]] = []
+        chosen: list[tuple[int, _Choice]] = []
         for start in range(0, len(listed), width):
             of_prompt = listed[start : start + width]
-            of_prompt.sort(key=lambda item: item[1]["logprob"] / max(1, len(item[1]["ids"])), reverse=True)
+            of_prompt.sort(key=lambda item: item[1].logprob / max(1, len(item[1].token_ids)), reverse=True)
             chosen += of_prompt[:n]
         return chosen
 
@@ -89,14 +106,13 @@ class CompletionAnswer:
         usage_follows = self._request.include_usage or self._style.force_usage
         async for part in self._generation.parts():
             first = not self._begun[part.index]
-            shown = self._shown(part)
-            if not (
-                shown["text"] or shown["logprobs"] or part.finish_reason or self._request.return_token_ids
-            ):
+            text, rows = self._shown(part)
+            if not (text or rows or part.finish_reason or self._request.return_token_ids):
                 continue
             choice = {
                 "index": part.index,
-                **shown,
+                "text": text,
+                "logprobs": rows,
                 "finish_reason": part.finish_reason,
                 "stop_reason": part.stop_reason,
             }
@@ -121,7 +137,7 @@ class CompletionAnswer:
         """What ends a stream that has begun and cannot go on."""
         return stream_error(error)
 
-    def _shown(self, part: Part) -> dict[str, Any]:
+    def _shown(self, part: Part) -> tuple[str, dict[str, list[Any]] | None]:
         """Text and log probabilities of a part; the first part of a choice carries the echoed prompt."""
         text, wanted = part.text, self._request.logprobs
         shown: dict[str, Any] | None = None
@@ -136,7 +152,7 @@ class CompletionAnswer:
         if wanted is not None:
             rows = reader.legacy(part.logprobs)
             shown = rows if shown is None else {name: shown[name] + values for name, values in rows.items()}
-        return {"text": text, "logprobs": shown}
+        return text, shown
 
     def _prompt_rows(self, part: Part, k: int) -> tuple[TokenLogProb, ...]:
         """Rows of an echoed prompt with the `k` best: more are there if prompt_logprobs asks for more."""
@@ -153,11 +169,3 @@ class CompletionAnswer:
             "created": self._ids.created,
             "model": self._ids.model,
         }
-
-
-def _extend(choice: dict[str, Any], rows: dict[str, Any]) -> None:
-    if choice["rows"] is None:
-        choice["rows"] = rows
-        return
-    for name, values in rows.items():
-        choice["rows"][name] += values

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vsrv.api.fields import Field, Table, refused, table
-from vsrv.api.request_fields import CHAT, EFFORTS, REQUESTS
+from vsrv.api.request_fields import CHAT, EFFORTS, MAX_TOOLS, REQUESTS
 
 MESSAGES, COUNT_TOKENS = "messages", "count_tokens"
 RESPONSES, INPUT_TOKENS = "responses", "input_tokens"
 MAX_ITEMS = 16384  # messages or input items, and content blocks of one of them
-MAX_TOOLS = 1024
 _SHARED = tuple(
     REQUESTS[CHAT][name]
     for name in """model stream temperature top_p top_k min_p repetition_penalty presence_penalty frequency_penalty seed stop_token_ids

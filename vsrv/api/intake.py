@@ -130,7 +130,7 @@ class Intake:
         deadline, body = self.deadline(request), await self.json_body(request, None)
         try:
             async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
-                return await self._parts.prepare.prepare(dialect, body)
+                return await self._parts.prepare.prepare(dialect, body, self.traces[request].caller.tenant)
         except TimeoutError:  # others' requests are prepared before it, one at a time
             raise engine_fault(timed_out(), request.id) from None
 

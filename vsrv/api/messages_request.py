@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from vsrv.api.dialect_fields import COUNT_TOKENS, MAX_ITEMS, MAX_TOOLS, MESSAGES, PASSED, TRANSLATED
+from vsrv.api.dialect_fields import COUNT_TOKENS, MAX_ITEMS, MESSAGES, PASSED, TRANSLATED
 from vsrv.api.fields import Fields, invalid, unsupported
+from vsrv.api.request_fields import MAX_TOOLS
 from vsrv.api.schema import ModelFacts
 from vsrv.api.translation import (
     Conversation,

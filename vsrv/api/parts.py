@@ -20,7 +20,7 @@ from vsrv.text.tokenizer import Tokenizer
 
 
 class Prepares(Protocol):
-    async def prepare(self, dialect: str, body: bytes | bytearray) -> Prepared: ...
+    async def prepare(self, dialect: str, body: bytes | bytearray, tenant: str = "") -> Prepared: ...
 
 
 @dataclass(frozen=True, slots=True)

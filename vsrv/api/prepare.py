@@ -224,8 +224,10 @@ class Preparer:
                 prompts.append(array("I", item))
                 texts.append(None)
                 continue
-            if len(item) > self._facts.longest_text and not fields.has("truncate_prompt_tokens"):
-                raise self._too_long(f"far more than {self._facts.max_model_len}", "prompt")
+            if len(item) > self._facts.longest_text:
+                if not fields.has("truncate_prompt_tokens"):
+                    raise self._too_long(f"far more than {self._facts.max_model_len}", "prompt")
+                item = self._facts.readable(item, fields["truncation_side"])
             prompts.append(self._tokenizer.encode(item, add_special))
             texts.append(item)
         return prompts, texts

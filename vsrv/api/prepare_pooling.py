@@ -187,6 +187,8 @@ class PoolingPreparer:
 
     def _text(self, text: str, param: str, add_special: bool) -> _Encoded:
         self._check_text(text, param)
+        if self._cut is not None:
+            text = self._facts.readable(text, self._cut.side)
         ids, _ = self._tokenizer.encode_input(text, add_special, self._cut)
         return self._checked(_Encoded(ids, len(ids)), param)
 
@@ -194,6 +196,10 @@ class PoolingPreparer:
         """The first text with each of the others."""
         for second in seconds:
             self._check_text(first + second, param)
+        if self._cut is not None:
+            side = self._cut.side
+            first = self._facts.readable(first, side)
+            seconds = [self._facts.readable(second, side) for second in seconds]
         for pair in self._tokenizer.encode_pairs(first, seconds, self._cut):
             yield self._checked(_Encoded(*pair), param)
 

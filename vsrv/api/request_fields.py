@@ -17,6 +17,8 @@ CHAT, COMPLETIONS, TOKENIZE, DETOKENIZE = "chat", "completions", "tokenize", "de
 GENERATING = (CHAT, COMPLETIONS)
 TEMPLATED = (CHAT, TOKENIZE)
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+MAX_TOOLS = 1024  # agents with several tool servers bring hundreds
+FUNCTION_NAME = r"[A-Za-z0-9_.:/-]{1,128}"
 _INT64 = 2**63
 _MESSAGE = {
     "type": "object",
@@ -47,7 +49,7 @@ _TOOL = {
             "type": "object",
             "required": ["name"],
             "properties": {
-                "name": {"type": "string", "pattern": "^[A-Za-z0-9_.:/-]{1,128}$"},
+                "name": {"type": "string", "pattern": f"^{FUNCTION_NAME}$"},
                 "description": {"type": ["string", "null"]},
                 "parameters": {"type": ["object", "null"]},
                 "strict": {"type": ["boolean", "null"]},
@@ -173,10 +175,10 @@ _CONSTRAINING = (
     Field("structural_tag", "any", "an older name of structured_outputs.structural_tag", dialects=GENERATING),
 )
 _CALLING = (
-    Field("tools", "list", "functions that the model may call", 1, 512, None, TEMPLATED, schema={"items": _TOOL}),
+    Field("tools", "list", "functions that the model may call", 1, MAX_TOOLS, None, TEMPLATED, schema={"items": _TOOL}),
     Field("tool_choice", "any", "none, auto, required, or the function that is to be called", dialects=TEMPLATED, schema=_TOOL_CHOICE),
     _flag("parallel_tool_calls", True, "allow more than one call in an answer", TEMPLATED),
-    Field("functions", "list", "an older name of tools", 1, 512, None, TEMPLATED),
+    Field("functions", "list", "an older name of tools", 1, MAX_TOOLS, None, TEMPLATED),
     Field("function_call", "any", "an older name of tool_choice", dialects=TEMPLATED),
     _flag("include_reasoning", True, "show the thinking before the answer", TEMPLATED),
     Field("thinking_token_budget", "integer", "end the thinking after so many tokens; -1: no limit", -1, 1 << 20, None, (CHAT,)),

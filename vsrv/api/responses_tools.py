@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from vsrv.api.dialect_fields import MAX_TOOLS
 from vsrv.api.fields import invalid, unsupported
+from vsrv.api.request_fields import MAX_TOOLS
 from vsrv.api.translation import Ignored, choice_of, objects, table_of, text_of
 
 _CALLED = ("function", "custom")

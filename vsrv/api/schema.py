@@ -20,6 +20,9 @@ _MAX_STOP_IDS = 120
 _CHARACTERS_PER_TOKEN = (
     16  # no text is longer than tokens x this in real vocabularies: longer ones cannot fit
 )
+_CUT_MARGIN = (
+    1 << 16  # characters more of a text that is to be cut: many vocabularies read blanks as nothing
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,11 @@ class ModelFacts:
     def longest_text(self) -> int:
         """Characters of a text that may still fit into the context."""
         return self.max_model_len * _CHARACTERS_PER_TOKEN
+
+    def readable(self, text: str, cut_side: str) -> str:
+        """What of a text that is to be cut at `cut_side` may be among the tokens that are kept: nobody reads the rest of 30 MB."""
+        most = self.longest_text + _CUT_MARGIN  # the tokens next to a cut are others than those of the whole
+        return text[:most] if cut_side == "right" else text[-most:]
 
     @property
     def most_tokens_read(self) -> int:

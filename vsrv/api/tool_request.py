@@ -14,13 +14,12 @@ import orjson
 
 from vsrv.api.fields import Fields, invalid, unsupported
 from vsrv.api.plans import ToolPlan
+from vsrv.api.request_fields import FUNCTION_NAME, MAX_TOOLS
 from vsrv.text.tool_bodies import parameter_types
 
-MAX_TOOLS = 512  # agents with several tool servers bring hundreds
 _MAX_DESCRIPTION = 64 * 1024
 _MAX_SCHEMA_BYTES = 128 * 1024
 _MAX_ALL_BYTES = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 MODES = ("none", "auto", "required")
 
 
@@ -115,7 +114,7 @@ def _tool(item: Any, where: str, legacy: bool) -> Tool:
     if not isinstance(function, Mapping):
         raise invalid(where, "expected an object with a name")
     name, description, parameters = (function.get(key) for key in ("name", "description", "parameters"))
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(FUNCTION_NAME, name):
         raise invalid(f"{where}.name", "expected 1 to 128 letters, digits or any of _ . : / -")
     if description is not None and (not isinstance(description, str) or len(description) > _MAX_DESCRIPTION):
         raise invalid(f"{where}.description", f"expected text of at most {_MAX_DESCRIPTION} characters")

@@ -76,18 +76,23 @@ def certificate(config: ServeConfig) -> list[Finding]:
             return [Finding("TLS", "ok", "off")]
         message = "off: keys and prompts cross the network in the clear, unless a proxy in front does it"
         return [Finding("TLS", "warning", message, "--ssl-certfile FILE --ssl-keyfile FILE")]
-    from vsrv.http.tls import certificate_names, not_after, server_context
+    from vsrv.http.tls import certificate_names, server_context, validity
 
     files = tls_files(config)
     try:
         server_context(files)
-        end, names = not_after(files.certfile), certificate_names(files.certfile)
+        (start, end), names = validity(files.certfile), certificate_names(files.certfile)
     except ConfigError as error:
         return [failed("TLS", error, "--ssl-certfile FILE --ssl-keyfile FILE")]
-    days = (end - time.time()) / 86400
+    now = time.time()
+    days = (end - now) / 86400
     text = f"{files.certfile} for {', '.join(names) or 'no name'}, valid until {time.strftime('%Y-%m-%d', time.gmtime(end))}"
     if days < 0:
         return [Finding("TLS", "error", f"{text}: it has expired", "--ssl-certfile FILE")]
+    if start > now:
+        begins = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(start))
+        message = f"{files.certfile} is not valid before {begins}: is the clock right?"
+        return [Finding("TLS", "error", message, "--ssl-certfile FILE")]
     found = [Finding("TLS", "warning" if days < EXPIRY_WARN_DAYS else "ok", text)]
     if os.stat(files.keyfile).st_mode & 0o077:
         message = f"{files.keyfile} can be read by others than its owner"

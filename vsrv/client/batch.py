@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vsrv.client.http import ProtocolError, Target, failure
+from vsrv.client.window import Window
 from vsrv.errors import ConfigError
 
 _MAX_LINE_BYTES = 32 << 20  # the server's limit of a body
 _MAX_ID = 512
 _RETRIED = (408, 429, 500, 502, 503, 504)
+_FULL = (429, 503)  # asks for fewer requests at once
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 120.0
 _MAX_CONCURRENCY = 4096
 
@@ -191,10 +193,11 @@ class Runner:
         self._target = target
         self._options = options
         self._out = out
+        self._window = Window(options.concurrency)
         self.counts = counts
 
     async def run(self, done: set[str], show: Callable[[Counts], None]) -> None:
-        """Send what has no result yet, as many at once as may be."""
+        """Send what has no result yet, as many at once as may be and as the server takes."""
         pending = iter(item for item in items(self._options.input) if item.custom_id not in done)
 
         async def worker() -> None:
@@ -217,6 +220,7 @@ class Runner:
         tries = 0
         while True:
             wait_s: float | None = None
+            ticket = await self._window.enter()
             try:
                 status, body, headers = await self._sent(item)
             except (OSError, ProtocolError) as error:
@@ -224,9 +228,14 @@ class Runner:
             else:
                 line = result_line(item, status, body, headers.get("x-request-id", ""))
                 if status == 200:
+                    self._window.answered()
                     return True, line
+                if status in _FULL:
+                    self._window.refused(ticket)
                 fault = failure(status, headers, body if isinstance(body, dict) else {})
                 wait_s, again = fault.retry_after_s, status in _RETRIED and fault.may_retry
+            finally:
+                await self._window.leave()
             if not again or tries >= self._options.max_retries:
                 return False, line
             await asyncio.sleep(pause_s(tries, wait_s))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +16,15 @@ from vsrv.client.instance import instance
 from vsrv.client.session import Session
 from vsrv.errors import ConfigError
 
+_LONGEST_LOADING_S = 3600.0  # a server gives up sooner, see --engine-load-timeout
+
 
 def run_chat(given: argparse.Namespace) -> int:
     """`vsrv chat`."""
     try:
         return chat.run(_session(given), given.system, given.message or "")
     except (RequestFailed, ProtocolError) as error:
-        raise ConfigError(f"{error}; is --api-key right?") from None
+        raise _refused("", error) from None
 
 
 def run_complete(given: argparse.Namespace) -> int:
@@ -47,10 +51,31 @@ def run_batch(given: argparse.Namespace, serve_arguments: Sequence[str]) -> int:
             batch.checked(options.input)  # before a model is loaded for it
             target = stack.enter_context(instance(serve_arguments, given.api_key or ""))
         try:
-            asyncio.run(target.models())
+            asyncio.run(_until_loaded(target))
         except (RequestFailed, ProtocolError) as error:
-            raise ConfigError(f"GET /v1/models: {error}; is --api-key right?") from None
+            raise _refused("GET /v1/models: ", error) from None
         return batch.run(options, target)
+
+
+async def _until_loaded(target: Target) -> None:
+    """Wait while the server loads its model, instead of using up every request's tries. Raises ConfigError, RequestFailed, ProtocolError."""
+    told, end = False, time.monotonic() + _LONGEST_LOADING_S
+    while True:
+        try:
+            await target.models()
+            return
+        except RequestFailed as error:
+            if error.code != "model_loading" or time.monotonic() > end:
+                raise
+            if not told:
+                print(f"waiting for {target.name}: {error.message}", file=sys.stderr)
+                told = True
+            await asyncio.sleep(batch.pause_s(0, error.retry_after_s))
+
+
+def _refused(where: str, error: RequestFailed | ProtocolError) -> ConfigError:
+    is_key = isinstance(error, RequestFailed) and error.status in (401, 403)
+    return ConfigError(f"{where}{error}{'; is --api-key right?' if is_key else ''}")
 
 
 def _session(given: argparse.Namespace) -> Session:

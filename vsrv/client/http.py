@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -235,9 +236,18 @@ class Target:
 
 
 def unreachable(target: Target, error: OSError) -> ConfigError:
-    """What to say when nobody listens."""
+    """What to say when nobody listens, or when who listens cannot be trusted."""
     where = target.socket_path or target.name
-    return ConfigError(f"no server answers at {where} ({error}); check --url")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigError(
+            f"the certificate of {where} is not trusted ({error.verify_message}); "
+            "--ca-file FILE names the authority that signed it"
+        )
+    if isinstance(error, ssl.SSLError):
+        return ConfigError(f"no TLS with {where} ({error.reason or error}); check --url: http or https?")
+    code = error.errno or 0
+    reason = os.strerror(code) if code > 0 and not isinstance(error, socket.gaierror) else error.strerror
+    return ConfigError(f"no server answers at {where} ({reason or error}); check --url")
 
 
 async def _reply(reader: asyncio.StreamReader) -> Reply:

@@ -32,7 +32,11 @@ def paragraph(text: str) -> list[str]:
         sentence = sentence if sentence.endswith((".", "?", "!", ":")) else sentence + "."
         first = sentence.split(maxsplit=1)[0]
         # a name such as system_fingerprint stays as it is
-        lines += _wrapped(sentence[:1].upper() + sentence[1:] if first.rstrip(",;:.").isalpha() else sentence)
+        lines += _wrapped(
+            sentence[:1].upper() + sentence[1:]
+            if first.rstrip(",;:.").isalpha() and first != "vsrv"
+            else sentence
+        )
     return lines
 
 

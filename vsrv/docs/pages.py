@@ -23,7 +23,10 @@ DATE = "November 25, 2026"  # of the last change of the prose; the pages are the
 
 _EXIT_STATUSES = (
     ("0", "Success, or the end that a signal asked for."),
-    ("1", "The engine could not be kept alive, or a measurement or a batch had failures."),
+    (
+        "1",
+        "The engine could not be kept alive, or a request of `chat`, `complete`, `bench` or `run-batch` failed.",
+    ),
     ("2", "There is no such command."),
     ("78", "The configuration is wrong; the message names the option that mends it."),
     ("130, 141", "Interrupted from the keyboard, or nobody reads the output any more."),
@@ -74,7 +77,7 @@ def vsrv_1(commands: Sequence[Command]) -> str:
     body += [
         ".Sh DESCRIPTION",
         *paragraph(
-            "Serves language models over the interfaces of OpenAI. The server listens on the loopback interface, keeps tenants apart and "
+            "Serves language models over the interfaces of OpenAI and Anthropic. The server listens on the loopback interface, keeps tenants apart and "
             "reads safetensors only, unless it is told otherwise. Every option of `vsrv serve` is a flag, a variable (`--max-num-seqs` is "
             "`VSRV_MAX_NUM_SEQS`) and a key of a configuration file. The command line goes before variables, these before the file, the "
             "file before credentials of systemd, these before the default."
@@ -169,7 +172,7 @@ def _surroundings() -> list[str]:
                     f"Pa {argument('/etc/vsrv/NAME.keys.toml')}",
                     paragraph("Its keys, `NAME.crt` and `NAME.key` its certificate."),
                 ),
-                (f"Pa {argument('~/.cache/vsrv')}", paragraph("Compiled kernels.")),
+                (f"Pa {argument('~/.cache/vsrv')}", paragraph("Compiled kernels and private environments.")),
             ]
         ),
         ".Sh EXIT STATUS",

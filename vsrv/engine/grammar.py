@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import llguidance
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -64,12 +63,14 @@ class Grammars:
     """Owned by the engine thread, apart from `_compiled`, which threads run. One for each model."""
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
-        self._tokenizer = _tokenizer(folder, vocab_size)
-        self._limits = llguidance.LLParserLimits(**GRAMMAR_LIMITS)
+        library = self._library = _library()
+        self._tokenizer: Any = library and _tokenizer(library, folder, vocab_size)
+        self._limits: Any = library and library.LLParserLimits(**GRAMMAR_LIMITS)
         self._threads = ThreadPoolExecutor(_COMPILERS, "grammar")
         self._waiting: OrderedDict[str, tuple[Future[Any], list[Sequence]]] = OrderedDict()
         self._cache: OrderedDict[str, Template] = OrderedDict()
-        self._filler = llguidance.LLExecutor(max(1, min(_MAX_MASK_THREADS, len(os.sched_getaffinity(0)) - 1)))
+        threads = max(1, min(_MAX_MASK_THREADS, len(os.sched_getaffinity(0)) - 1))
+        self._filler: Any = library and library.LLExecutor(threads)
         self._words = (vocab_size + 31) // 32
         self.num_compiled = 0
 
@@ -133,7 +134,7 @@ class Grammars:
         return matcher
 
     def _fresh(self, text: str) -> Any:
-        return llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=self._limits)
+        return self._library.LLMatcher(self._tokenizer, text, log_level=0, limits=self._limits)
 
     def _renew(self, sequence: Sequence) -> None:
         """A matcher that fails may owe it to what the others of its template have met: one of its own follows the same tokens."""
@@ -205,19 +206,29 @@ def _let_end(mask: NDArray[np.uint32], marker: int, ends: frozenset[int]) -> Non
         mask[token // 32] |= np.uint32(1 << token % 32)
 
 
-def _tokenizer(folder: Path, vocab_size: int) -> Any:
+def _library() -> Any:
+    """llguidance. The engine can be driven without it, where kernels are tested and nobody asks for grammars: then None, told on stderr."""
+    try:
+        import llguidance
+    except ImportError as error:
+        print(f"structured outputs are not available: {error}", file=sys.stderr)
+        return None
+    return llguidance
+
+
+def _tokenizer(library: Any, folder: Path, vocab_size: int) -> Any:
     """llguidance's view of the vocabulary; None, told on stderr, where it can make nothing of the file."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None
     try:
-        return _loaded(path, folder / "config.json", vocab_size)
+        return _loaded(library, path, folder / "config.json", vocab_size)
     except ValueError as error:  # what json raises, too
         print(f"structured outputs are not available: {path}: {error}", file=sys.stderr)
         return None
 
 
-def _loaded(path: Path, config: Path, vocab_size: int) -> Any:
+def _loaded(library: Any, path: Path, config: Path, vocab_size: int) -> Any:
     """Its end token marks where a grammar may end, so it must be one that no text has: a special token, the model's own if it is one."""
     text = path.read_text()
     special = [token["id"] for token in json.loads(text).get("added_tokens") or () if token["special"]]
@@ -226,4 +237,4 @@ def _loaded(path: Path, config: Path, vocab_size: int) -> Any:
     if not special:
         raise ValueError("no token is special")
     marker = named if named in special else special[-1]
-    return llguidance.LLTokenizer(text, n_vocab=vocab_size, eos_token=marker)
+    return library.LLTokenizer(text, n_vocab=vocab_size, eos_token=marker)

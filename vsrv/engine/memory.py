@@ -130,6 +130,8 @@ def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: CacheFacts, dtyp
     left = room.free_bytes - weight_bytes - room.reserve_bytes - (buffers if room.fills else 0)
     num_blocks, source = _num_blocks(config, room, left, block_bytes, wanted)
     fitting = num_blocks * block_size
+    if num_blocks * block_bytes > max(left, 0) and source.startswith("--"):
+        raise _too_large(num_blocks, max(left, 0), block_bytes, source)
     if fitting < length:
         if config.max_model_len is not None or fitting < 2 * block_size:
             raise _too_small(config, length, num_blocks, block_size, block_bytes, source)
@@ -165,6 +167,17 @@ def _num_blocks(
     if room.fills or share < wanted:
         return share, f"{room.share:.0%} of what is left"
     return wanted, "all sequences"
+
+
+def _too_large(num_blocks: int, left: int, block_bytes: int, flag: str) -> ConfigError:
+    """What was asked for is not there; on a CPU the system would end the engine later, when the pages are used."""
+    most = left // block_bytes
+    remedy = f"{flag} {most if flag == '--num-gpu-blocks-override' else most * block_bytes}" if most else ""
+    return ConfigError(
+        f"{flag} asks for {_gib(num_blocks * block_bytes)} of KV cache and {_gib(left)} are left beside the weights: "
+        f"{f'use at most {remedy}' if most else 'use a smaller model'}, or leave it out",
+        remedy,
+    )
 
 
 def _too_small(

@@ -49,13 +49,15 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
         # the callable keeps OpenSSL from asking on the terminal
         context.load_cert_chain(files.certfile, files.keyfile, lambda: files.password or "")
     except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(_chain_problem(files, error)) from None
+        raise _chain_problem(files, error) from None
     if files.ca_certs:
         _readable("--ssl-ca-certs", files.ca_certs)
         try:
             context.load_verify_locations(files.ca_certs)
         except OSError:
-            raise ConfigError(f"--ssl-ca-certs {files.ca_certs}: no certificates in PEM form") from None
+            raise ConfigError(
+                f"--ssl-ca-certs {files.ca_certs}: no certificates in PEM form", "--ssl-ca-certs FILE"
+            ) from None
         context.verify_mode = ssl.VerifyMode(files.cert_reqs)
     return context
 
@@ -108,10 +110,16 @@ class TlsKeeper:
 
 def not_after(certfile: str) -> float:
     """Unix time at which the first certificate of a PEM file ends. Raises ConfigError."""
+    return validity(certfile)[1]
+
+
+def validity(certfile: str) -> tuple[float, float]:
+    """Unix times at which the first certificate of a PEM file begins and ends. Raises ConfigError."""
     from cryptography import x509  # 60 ms: only servers with TLS pay them
 
     try:
-        return x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0].not_valid_after_utc.timestamp()
+        first = x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0]
+        return first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ssl-certfile {certfile}: {error}") from None
 
@@ -175,18 +183,22 @@ def _readable(option: str, path: str) -> None:
         with Path(path).open("rb"):
             return
     except OSError as error:
-        raise ConfigError(f"{option} {path}: {error.strerror}") from None
+        raise ConfigError(f"{option} {path}: {error.strerror}", f"{option} FILE") from None
 
 
-def _chain_problem(files: TlsFiles, error: OSError) -> str:
+def _chain_problem(files: TlsFiles, error: OSError) -> ConfigError:
+    pair = f"--ssl-certfile {files.certfile} or --ssl-keyfile {files.keyfile}"
     if not isinstance(error, ssl.SSLError):  # a file went away between two looks
-        return f"--ssl-certfile {files.certfile} or --ssl-keyfile {files.keyfile}: {error.strerror}"
+        return ConfigError(f"{pair}: {error.strerror}")
     if error.reason == "KEY_VALUES_MISMATCH":
-        return f"--ssl-keyfile {files.keyfile} is not the key of --ssl-certfile {files.certfile}"
+        return ConfigError(f"--ssl-keyfile {files.keyfile} is not the key of --ssl-certfile {files.certfile}")
     try:
         is_encrypted = "ENCRYPTED" in Path(files.keyfile).read_text(errors="replace")
     except OSError:
         is_encrypted = False
     if is_encrypted:
-        return f"--ssl-keyfile {files.keyfile} is encrypted: --ssl-keyfile-password is missing or wrong"
-    return f"--ssl-certfile {files.certfile} or --ssl-keyfile {files.keyfile} is not in PEM form"
+        return ConfigError(
+            f"--ssl-keyfile {files.keyfile} is encrypted: --ssl-keyfile-password is missing or wrong",
+            "--ssl-keyfile-password TEXT",
+        )
+    return ConfigError(f"{pair} is not in PEM form")

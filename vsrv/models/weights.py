@@ -89,7 +89,9 @@ def _open(path: Path) -> Any:
     except FileNotFoundError:
         raise ConfigError(f"{path} is named by the index but missing: the download is incomplete") from None
     except (SafetensorError, ValueError, OSError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(
+            f"cannot read {path}: {error}; the file is damaged or its download incomplete: get it again"
+        ) from error
 
 
 def _shape(opened: Any, name: str) -> tuple[int, ...]:
