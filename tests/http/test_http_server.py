@@ -148,6 +148,23 @@ REFUSED = {
 }
 
 
+def test_nothing_waits_for_a_delayed_ack() -> None:
+    """Accepted sockets send at once, though their listener was made without a protocol number, which is where asyncio does not see to it."""
+
+    async def run() -> int:
+        async with Served(echo) as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            (connection,) = served.server.connections
+            assert connection._transport is not None
+            sock = connection._transport.get_extra_info("socket")
+            writer.close()
+            return int(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    assert asyncio.run(run()) == 1
+
+
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_accepted(name: str) -> None:
     data, expected = ACCEPTED[name]
