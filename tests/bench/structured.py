@@ -7,8 +7,8 @@ and without a space, numbers, punctuation as code and JSON have it, runs of blan
 sequence decodes objects until it has its tokens, so that strings, numbers, keys and whitespace all come. The bar: lose < 20 %, aim < 10 %.
 Also told: milliseconds of a step in which masks are made and tokens are followed, which is all that constraints add to a step.
 Exit status 1 when the bar is missed.
-Measured on two cores that other work kept busy (load 9): loss -9 and -13 % of tokens a second, processor time -1 and -8 % in two runs of 9 and 7
-pairs, which is no cost that could be seen beside the noise; masks and matchers took 2 to 8 ms of a step of 0.8 to 1.4 s.
+Measured on two idle cores of an AMD EPYC, 5 rounds of 10 tokens: free 138, structured 147 tokens a second (medians; no loss within the noise); masks and
+matchers took 0.87 ms of a step of 109 ms.
 """
 
 from __future__ import annotations
