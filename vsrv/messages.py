@@ -372,6 +372,17 @@ def _unpacked(typecode: str, view: memoryview) -> array[Any]:
     return values
 
 
+def _headed(head: dict[str, Any], ids: array[int]) -> bytes:
+    """u32 size of the head, the head as JSON, then token ids."""
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return _U32.pack(len(text)) + text + _packed(ids)
+
+
+def _head_and_ids(payload: memoryview) -> tuple[dict[str, Any], array[int]]:
+    (size,) = _U32.unpack_from(payload)
+    return json.loads(bytes(payload[4 : 4 + size])), _unpacked("I", payload[4 + size :])
+
+
 def _encode_generate(frame: Generate) -> bytes:
     head = {
         "seq_id": frame.seq_id,
@@ -381,14 +392,11 @@ def _encode_generate(frame: Generate) -> bytes:
         "adapter_id": frame.adapter_id,
         "priority": frame.priority,
     }
-    text = json.dumps(head, separators=(",", ":")).encode()
-    return _U32.pack(len(text)) + text + _packed(frame.prompt_token_ids)
+    return _headed(head, frame.prompt_token_ids)
 
 
 def _decode_generate(payload: memoryview) -> Generate:
-    (size,) = _U32.unpack_from(payload)
-    head = json.loads(bytes(payload[4 : 4 + size]))
-    ids = _unpacked("I", payload[4 + size :])
+    head, ids = _head_and_ids(payload)
     params = SamplingParams(**_tuples(head.pop("params")))
     return Generate(prompt_token_ids=ids, params=params, **head)
 
@@ -402,14 +410,12 @@ def _encode_embed(frame: Embed) -> bytes:
         "cache_salt": frame.cache_salt,
         "priority": frame.priority,
     }
-    text = json.dumps(head, separators=(",", ":")).encode()
-    return _U32.pack(len(text)) + text + _packed(frame.token_ids)
+    return _headed(head, frame.token_ids)
 
 
 def _decode_embed(payload: memoryview) -> Embed:
-    (size,) = _U32.unpack_from(payload)
-    head = json.loads(bytes(payload[4 : 4 + size]))
-    return Embed(token_ids=_unpacked("I", payload[4 + size :]), **head)
+    head, ids = _head_and_ids(payload)
+    return Embed(token_ids=ids, **head)
 
 
 def _encode_step(frame: Step) -> bytes:
