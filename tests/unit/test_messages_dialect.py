@@ -12,7 +12,8 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
-from vsrv.api.generation import Part, Usage
+from vsrv.api.generation import Part
+from vsrv.api.life import Usage
 from vsrv.api.messages_anthropic import MessageEvents, folded, usage_object
 from vsrv.api.schema import ModelFacts
 from vsrv.api.translation import AS_SENT, PLAIN, Style, Translated, carried, uncarried

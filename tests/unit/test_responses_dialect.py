@@ -13,7 +13,8 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from vsrv.api.generation import Part, Usage
+from vsrv.api.generation import Part
+from vsrv.api.life import Usage
 from vsrv.api.responses import usage_object
 from vsrv.api.responses_events import ResponseEvents
 from vsrv.api.responses_tools import custom_arguments, custom_input, flat_name

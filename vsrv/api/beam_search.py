@@ -13,7 +13,8 @@ from array import array
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
-from vsrv.api.generation import Choice, Generation, Part, timed_out
+from vsrv.api.generation import Choice, Generation, Part
+from vsrv.api.life import timed_out
 from vsrv.engine_client import TokenStream
 from vsrv.errors import EngineError, UserError
 from vsrv.messages import FinishReason, LogProbs, SamplingParams, TokenOutput

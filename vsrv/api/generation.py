@@ -11,18 +11,14 @@ from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
-from vsrv.api.admission import Admission, Seat, Size
-from vsrv.api.auth import Caller
-from vsrv.api.limits import Lease
-from vsrv.api.prepare import Prepared
+from vsrv.api.admission import Seat, Size
+from vsrv.api.life import Life, timed_out
 from vsrv.api.schema import GenerationRequest
-from vsrv.engine_client import EngineClient, TokenStream
+from vsrv.engine_client import TokenStream
 from vsrv.errors import EngineError, UserError
 from vsrv.messages import FinishReason, LogProbs, TokenOutput
-from vsrv.metrics import Metrics
 from vsrv.text.answer import AnswerReader, Read
 from vsrv.text.detokenizer import TextOptions
-from vsrv.text.tokenizer import Tokenizer
 from vsrv.text.tools import ToolCallDelta
 
 _REASONS = {
@@ -61,53 +57,6 @@ class Part:
     tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
-@dataclass(slots=True)
-class Usage:
-    """Token counts of a whole request, growing while it runs; `reasoning_tokens` are among the completion's, where the model `thinks`."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    thinks: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On whose account, how urgently and until when a request runs. `deadline` is of the monotonic clock, as `arrival` is."""
-
-    caller: Caller
-    lease: Lease
-    cache_salt: str
-    arrival: float
-    deadline: float | None = None
-    priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What every generation uses."""
-
-    engine: EngineClient
-    tokenizer: Tokenizer
-    metrics: Metrics
-    admission: Admission
-
-
-@dataclass(slots=True)
-class Times:
-    """Moments of one request, of the monotonic clock; None as long as they have not come."""
-
-    arrival: float
-    granted: float | None = None
-    first_token: float | None = None
-    last_token: float | None = None
-
-    @property
-    def queue_s(self) -> float | None:
-        return None if self.granted is None else self.granted - self.arrival
-
-
 @dataclass(slots=True, eq=False)
 class Choice:
     """One sequence of a request."""
@@ -119,24 +68,14 @@ class Choice:
 
 
 @dataclass(slots=True)
-class Generation:
+class Generation(Life):
     """One request in the front. `start` once, then iterate `parts` once; leaving early (disconnect, error) aborts what still runs."""
 
-    services: Services
-    prepared: Prepared
-    terms: Terms
-    usage: Usage = field(init=False)
-    times: Times = field(init=False)
-    failure: str = ""  # code of the error that ended it
-    finish_reasons: list[str] = field(default_factory=list)
     _choices: list[Choice] = field(default_factory=list)
-    _timer: asyncio.TimerHandle | None = None
-    _expired: bool = False
 
     def __post_init__(self) -> None:
-        thinks = self.request.reading.reasoning is not None
-        self.usage = Usage(sum(len(ids) for ids in self.prepared.prompts), thinks=thinks)
-        self.times = Times(self.terms.arrival)
+        Life.__post_init__(self)  # super() does not know a class that slots have made anew
+        self.usage.thinks = self.request.reading.reasoning is not None
 
     @property
     def request(self) -> GenerationRequest:
@@ -192,23 +131,10 @@ class Generation:
             self.close()
             raise
 
-    def _arm(self) -> None:
-        if self.terms.deadline is not None:
-            delay = max(0.0, self.terms.deadline - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
-
-    def _expire(self) -> None:
-        """The deadline has come: what waits or runs ends with an error."""
-        self._expired = True
-        error = timed_out()
-        for choice in self._choices:
-            choice.seat.fail(error)
-        for stream in self._live():
-            stream.abort()
-            stream.fail(error)
+    def _seats(self) -> list[Seat]:
+        return [choice.seat for choice in self._choices]
 
     def _live(self) -> list[TokenStream]:
-        """What the engine works on for this request."""
         streams = [choice.stream for choice in self._choices]
         return [stream for stream in streams if stream is not None and not stream.finished]
 
@@ -250,16 +176,8 @@ class Generation:
         finally:
             self.close()
 
-    def close(self) -> None:
-        """Abort what still runs and give the places back; safe at any time and more than once."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self.failure and len(self.finish_reasons) < len(self._choices):
-            self.failure = "disconnect"
-        for choice in self._choices:
-            choice.seat.leave()
-        for stream in self._live():
-            stream.abort()
+    def _is_whole(self) -> bool:
+        return len(self.finish_reasons) == len(self._choices)
 
     async def _merge(self) -> AsyncIterator[Part]:
         queue: asyncio.Queue[Part | Exception | None] = asyncio.Queue()
@@ -356,13 +274,6 @@ class Generation:
             return False
         params, last = self.request.params, output.token_ids[-1]
         return (last == params.eos_token_id and not params.ignore_eos) or last in params.stop_token_ids
-
-
-def timed_out() -> EngineError:
-    """What ends a request at its deadline."""
-    return EngineError(
-        "request_timeout", "the request took longer than it may (--request-timeout, X-Request-Timeout)"
-    )
 
 
 def _seed(value: int) -> int:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from vsrv.api.admission import Hold
 from vsrv.api.auth import ANYBODY, Caller
-from vsrv.api.generation import Generation, Services, Terms, timed_out
+from vsrv.api.generation import Generation
+from vsrv.api.life import Services, Terms, timed_out
 from vsrv.api.limits import Lease
 from vsrv.api.parts import ApiOptions, Parts
 from vsrv.api.pooling import Pooling

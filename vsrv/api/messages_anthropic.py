@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from vsrv.api.chat import ChatStyle
-from vsrv.api.generation import Generation, Part, Usage
+from vsrv.api.generation import Generation, Part
+from vsrv.api.life import Usage
 from vsrv.api.refusals import anthropic_error_object
 from vsrv.api.rendering import AnswerIds, TokenTexts
 from vsrv.api.sse import named_event

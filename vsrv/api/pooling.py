@@ -6,15 +6,13 @@ texts is neither two thousand places nor one that everybody else waits for, and 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vsrv.api.admission import Seat, Size
-from vsrv.api.generation import Services, Terms, Times, Usage, timed_out
-from vsrv.api.prepare import Prepared
+from vsrv.api.life import Life, timed_out
 from vsrv.api.prepare_pooling import PoolingRequest
 from vsrv.engine_client import PooledResult
 from vsrv.errors import EngineError, UserError
@@ -59,27 +57,14 @@ def grouped(lengths: Sequence[int], most_tokens: int) -> list[Group]:
 
 
 @dataclass(slots=True)
-class Pooling:
+class Pooling(Life):
     """One request in the front. Wait for `vectors` once; `close` in every case."""
 
-    services: Services
-    prepared: Prepared
-    terms: Terms
-    usage: Usage = field(init=False)
-    times: Times = field(init=False)
-    failure: str = ""  # code of the error that ended it
-    finish_reasons: list[str] = field(default_factory=list)
     ttft_s: None = None  # there are no tokens
     n: int = 1
     max_tokens: int = 0
     _groups: list[Group] = field(default_factory=list)
     _results: dict[int, PooledResult] = field(default_factory=dict)
-    _timer: asyncio.TimerHandle | None = None
-    _expired: bool = False
-
-    def __post_init__(self) -> None:
-        self.usage = Usage(sum(len(ids) for ids in self.prepared.prompts))
-        self.times = Times(self.terms.arrival)
 
     @property
     def request(self) -> PoolingRequest:
@@ -115,9 +100,7 @@ class Pooling:
         for group, seat in zip(self._groups, seats, strict=True):
             group.seat = seat
         self.terms.lease.pay(self.usage.prompt_tokens)
-        if self.terms.deadline is not None:
-            delay = max(0.0, self.terms.deadline - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
+        self._arm()
 
     def _submit(self, group: Group) -> None:
         """Hand a group's inputs to the engine. Raises EngineError when it cannot take them."""
@@ -141,27 +124,11 @@ class Pooling:
             )
             self._results[index] = self.services.engine.embed(frame, group.one_ended)
 
-    def _expire(self) -> None:
-        """The deadline has come: what waits or runs ends with an error."""
-        self._expired = True
-        error = timed_out()
-        for group in self._groups:
-            if group.seat is not None:
-                group.seat.fail(error)
-        for result in self._results.values():
-            if not result.finished:
-                result.abort()
-                result.fail(error)
+    def _seats(self) -> list[Seat]:
+        return [group.seat for group in self._groups if group.seat is not None]
 
-    def close(self) -> None:
-        """Abort what still runs and give the places back; safe at any time and more than once."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self.failure and not self.finish_reasons:
-            self.failure = "disconnect"
-        for result in self._results.values():
-            if not result.finished:
-                result.abort()
-        for group in self._groups:
-            if group.seat is not None:
-                group.seat.leave()
+    def _live(self) -> list[PooledResult]:
+        return [result for result in self._results.values() if not result.finished]
+
+    def _is_whole(self) -> bool:
+        return bool(self.finish_reasons)

@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from vsrv.api.generation import TokenLogProb, Usage
+from vsrv.api.generation import TokenLogProb
+from vsrv.api.life import Usage
 from vsrv.http.values import Response
 from vsrv.text.detokenizer import CharacterStream
 from vsrv.text.tokenizer import Tokenizer

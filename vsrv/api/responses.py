@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from vsrv.api.chat import ChatStyle
-from vsrv.api.generation import Generation, Usage
+from vsrv.api.generation import Generation
+from vsrv.api.life import Usage
 from vsrv.api.rendering import AnswerIds, TokenTexts
 from vsrv.api.responses_events import Event, ResponseEvents
 from vsrv.api.sse import named_event
