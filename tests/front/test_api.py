@@ -13,20 +13,13 @@ from typing import Any
 import openai
 import orjson
 import pytest
-from served import Setup, Site, save_tokenizer
+from served import Setup, Site
 
 from vsrv.api.generation import TokenLogProb
 from vsrv.api.rendering import TokenTexts
 from vsrv.api.schema import SamplingDefaults
 from vsrv.messages import Beat, Loading
 from vsrv.text.tokenizer import Tokenizer
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("tok")
-    save_tokenizer(made)
-    return made
 
 
 @pytest.fixture

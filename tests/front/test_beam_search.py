@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from served import ScriptedEngine, Setup, Site, save_tokenizer
+from served import ScriptedEngine, Setup, Site
 
 from vsrv.api.beam_search import Beam, Search
 from vsrv.messages import FinishReason, Generate, LogProbs, Step, TokenOutput
@@ -150,9 +150,7 @@ class DrawnEngine(ScriptedEngine):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder: Path = tmp_path_factory.mktemp("beams")
-    save_tokenizer(folder)
+def site(folder: Path) -> Iterator[Site]:
     made = Site(folder, Setup(engine=DrawnEngine))
     yield made
     made.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import ScriptedEngine, Setup, Site, save_tokenizer
+from served import ScriptedEngine, Setup, Site
 
 from vsrv.messages import FinishReason, Generate, LogProbs, Step, TokenOutput
 
@@ -39,9 +39,7 @@ class SeededEngine(ScriptedEngine):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder: Path = tmp_path_factory.mktemp("best")
-    save_tokenizer(folder)
+def site(folder: Path) -> Iterator[Site]:
     made = Site(folder, Setup(engine=SeededEngine))
     yield made
     made.stop()

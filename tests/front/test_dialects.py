@@ -11,7 +11,7 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from served import Setup, Site, save_tokenizer
+from served import Setup, Site
 
 REPLY = "Hello, the quick fox."
 HELLO: Any = [{"role": "user", "content": "hi"}]
@@ -22,13 +22,6 @@ STRICT = (
     "{% if not loop.first and m.role != 'tool' and m.role == loop.previtem.role %}{{ raise_exception('roles must alternate') }}{% endif %}"
     "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("tok")
-    save_tokenizer(made)
-    return made
 
 
 def started(folder: Path, setup: Setup = Setup()) -> Iterator[Site]:  # noqa: B008

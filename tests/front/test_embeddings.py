@@ -14,7 +14,7 @@ from typing import Any
 
 import openai
 import pytest
-from served import Setup, Site, save_tokenizer, vector_of
+from served import Setup, Site, vector_of
 
 from vsrv.api.admission import AdmissionLimits
 from vsrv.api.auth import KeyPolicy
@@ -28,13 +28,6 @@ EMBEDS = {"tasks": ("embed",), "embedding_size": 3}
 MATRYOSHKA = {**EMBEDS, "is_matryoshka": True}
 SCORES = {"tasks": ("score",), "embedding_size": 1}
 Start = Callable[..., Site]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("tok")
-    save_tokenizer(made)
-    return made
 
 
 @pytest.fixture

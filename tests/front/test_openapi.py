@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from served import Setup, Site, save_tokenizer
+from served import Setup, Site
 
 from vsrv.api.dialect_fields import TRANSLATED
 from vsrv.api.fields import Fields
@@ -21,13 +21,6 @@ from vsrv.api.translators import TRANSLATORS
 from vsrv.errors import UserError
 
 FACTS = ModelFacts(("m",), 200, 300, 20, 2)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("openapi")
-    save_tokenizer(path)
-    return path
 
 
 def document(site: Site, headers: dict[str, str] | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import openai
 import orjson
 import pytest
-from served import Setup, Site, save_tokenizer
+from served import Setup, Site
 
 from vsrv.api.admission import AdmissionLimits
 from vsrv.api.auth import KeyPolicy
@@ -25,13 +25,6 @@ from vsrv.keyfile import KeyFile, KeyRecord, RateLimits, TenantRecord, hashed, w
 
 HELLO = [{"role": "user", "content": "hi"}]
 PROMPT = {"prompt": "hello there", "max_tokens": 4}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("tok")
-    save_tokenizer(made)
-    return made
 
 
 @contextlib.contextmanager

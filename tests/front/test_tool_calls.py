@@ -34,13 +34,6 @@ HELLO = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("tok")
-    save_tokenizer(made)
-    return made
-
-
-@pytest.fixture(scope="module")
 def shared(folder: Path) -> Iterator[Site]:
     started = Site(folder, Setup(template=QWEN_LIKE, facts=FACTS))
     yield started
