@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from started import Server, start
+from started import Server, serving
 
 from vsrv import boot
 
@@ -26,13 +26,8 @@ def server() -> Iterator[Server]:
         given.wait_ready()
         yield given
         return
-    started = start()
-    try:
-        started.wait_ready()
+    with serving() as started:
         yield started
-    finally:
-        if started.process is not None and started.process.poll() is None:
-            started.stop()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,3 +116,15 @@ def start(
         )
     scheme = "https" if "--ssl-certfile" in arguments else "http"
     return Server(f"{scheme}://127.0.0.1:{port}", process, Path(name))
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[Server]:
+    """`vsrv serve ARGUMENTS` while the context lasts: ready at its beginning, stopped well at its end unless a test has ended it."""
+    server = start(*arguments)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            assert server.stop() == 0, server.log()

