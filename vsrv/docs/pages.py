@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vsrv.commands import Command
 from vsrv.docs.entries import (
@@ -72,8 +72,7 @@ def vsrv_1(commands: Sequence[Command]) -> str:
         ".Nd OpenAI\\-compatible server for large language models",
         ".Sh SYNOPSIS",
     ]
-    for section in found:
-        body += [f".Nm vsrv {argument(section.name)}", *_arguments(section), ".Op Ar options"]
+    body += _synopsis(found)
     body += [
         ".Sh DESCRIPTION",
         *paragraph(
@@ -94,6 +93,14 @@ def vsrv_1(commands: Sequence[Command]) -> str:
     return page(
         "VSRV", 1, DATE, [*body, *_service(), *_surroundings(), *_examples(), *_compatibility(), *_see_also()]
     )
+
+
+def _synopsis(found: Iterable[Section]) -> list[str]:
+    """A line for each command."""
+    lines: list[str] = []
+    for section in found:
+        lines += [f".Nm vsrv {argument(section.name)}", *_arguments(section), ".Op Ar options"]
+    return lines
 
 
 def _arguments(section: Section) -> list[str]:
@@ -230,8 +237,7 @@ def vsrv_keys_1(commands: Sequence[Command]) -> str:
     """vsrv-keys(1)."""
     found = [section for section in sections(commands) if section.words[0] == "keys"]
     body = [".Sh NAME", ".Nm vsrv\\-keys", ".Nd keys, tenants and limits of a vsrv server", ".Sh SYNOPSIS"]
-    for section in found[1:]:
-        body += [f".Nm vsrv {argument(section.name)}", *_arguments(section), ".Op Ar options"]
+    body += _synopsis(found[1:])
     body += [
         ".Sh DESCRIPTION",
         *paragraph(
