@@ -12,7 +12,7 @@ from pathlib import Path
 from vsrv.api.admission import Admission, AdmissionLimits
 from vsrv.api.app import App
 from vsrv.api.auth import KeyPolicy, Keys
-from vsrv.api.chat import ChatStyle
+from vsrv.api.chunks import ChatStyle
 from vsrv.api.cors import Cors
 from vsrv.api.fairness import EngineRoom
 from vsrv.api.parts import ApiOptions, Parts

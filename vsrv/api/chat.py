@@ -6,22 +6,13 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from vsrv.api.chunks import ChatStyle, ChunkedAnswer
 from vsrv.api.generation import Generation, Part, TokenLogProb
-from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
-from vsrv.api.sse import DONE, event, stream_error
-from vsrv.errors import UserError
+from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, whole_usage
+from vsrv.api.sse import DONE
 from vsrv.text.tools import ToolCallDelta
 
 _MESSAGE_NULLS: dict[str, Any] = {"refusal": None, "annotations": None, "audio": None, "function_call": None}
-
-
-@dataclass(frozen=True, slots=True)
-class ChatStyle:
-    """Server-wide choices for answers."""
-
-    role: str
-    cached_tokens: bool
-    force_usage: bool
 
 
 @dataclass(slots=True)
@@ -98,15 +89,13 @@ def _call_delta(delta: ToolCallDelta, legacy: bool) -> dict[str, Any]:
     return {"tool_calls": [{"index": delta.index, **begun, "function": function}]}
 
 
-class ChatAnswer:
+class ChatAnswer(ChunkedAnswer):
     """Renders one chat request."""
 
+    chunk_object = "chat.completion.chunk"
+
     def __init__(self, generation: Generation, ids: AnswerIds, texts: TokenTexts, style: ChatStyle) -> None:
-        self._generation = generation
-        self._request = generation.request
-        self._ids = ids
-        self._texts = texts
-        self._style = style
+        super().__init__(generation, ids, texts, style)
         after = generation.prepared.prompts[0][-1]
         self._readers = [
             texts.reader(self._request.skip_special_tokens, after) for _ in range(self._request.n)
@@ -175,27 +164,18 @@ class ChatAnswer:
                     # an answer of calls alone has no text, and what clients join begins with this
                     content = "" if self._request.reading.tools is None else None
                     delta = {"role": self._style.role, "content": content}
-                    yield self._chunk(
-                        [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}],
-                        self._prompt(),
-                    )
+                    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+                    yield self._chunk(choice, self._prompt())
             deltas = _deltas(part, self._legacy)
             for place, delta in enumerate(deltas):
                 last = place == len(deltas) - 1
                 told = part.logprobs or (part.token_ids and self._request.return_token_ids)
                 if delta or told or part.finish_reason is not None:
                     choice = self._choice(part, delta, place == 0, last)
-                    yield self._chunk([choice], self._last(part) if last else {})
-        if self._request.include_usage or self._style.force_usage:
-            usage = usage_object(self._generation.usage, self._style.cached_tokens)
-            yield event(
-                {**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint}
-            )
+                    yield self._chunk(choice, self._last(part) if last else {})
+        if self._usage_follows:
+            yield self._usage_chunk()
         yield DONE
-
-    def failed(self, error: UserError, request_id: str) -> bytes:
-        """What ends a stream that has begun and cannot go on."""
-        return stream_error(error)
 
     def _choice(self, part: Part, delta: dict[str, Any], first: bool, last: bool) -> dict[str, Any]:
         """One of the chunks of a part: the first tells of its tokens, the last of its end."""
@@ -214,28 +194,3 @@ class ChatAnswer:
         if self._request.return_token_ids:
             choice["token_ids"] = list(part.token_ids) if first else []
         return choice
-
-    def _chunk(self, choices: list[dict[str, Any]], extra: dict[str, Any]) -> bytes:
-        chunk: dict[str, Any] = {
-            **self._base(),
-            "choices": choices,
-            **extra,
-        }
-        if self._request.include_usage and self._request.continuous_usage:
-            chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens)
-        return event(chunk)
-
-    def _last(self, part: Part) -> dict[str, Any]:
-        """The fingerprint, on the last chunk only: here unless one with the usage follows."""
-        usage_follows = self._request.include_usage or self._style.force_usage
-        if part.finish_reason is None or usage_follows:
-            return {}
-        return {"system_fingerprint": self._ids.fingerprint}
-
-    def _base(self) -> dict[str, Any]:
-        return {
-            "id": self._ids.id,
-            "object": "chat.completion.chunk",
-            "created": self._ids.created,
-            "model": self._ids.model,
-        }

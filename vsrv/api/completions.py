@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vsrv.api.chat import ChatStyle
+from vsrv.api.chunks import ChatStyle, ChunkedAnswer
 from vsrv.api.generation import Generation, Part, TokenLogProb
-from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, usage_object, whole_usage
-from vsrv.api.sse import DONE, event, stream_error
-from vsrv.errors import UserError
+from vsrv.api.rendering import ENGINE_NULLS, AnswerIds, TokenTexts, whole_usage
+from vsrv.api.sse import DONE
 
 
 @dataclass(slots=True)
@@ -39,15 +39,13 @@ class _Choice:
             self.finish_reason, self.stop_reason = part.finish_reason, part.stop_reason
 
 
-class CompletionAnswer:
+class CompletionAnswer(ChunkedAnswer):
     """Renders one completions request; choice index = prompt index * n + i. With best_of there are more sequences than choices."""
 
+    chunk_object = "text_completion"
+
     def __init__(self, generation: Generation, ids: AnswerIds, texts: TokenTexts, style: ChatStyle) -> None:
-        self._generation = generation
-        self._request = generation.request
-        self._ids = ids
-        self._texts = texts
-        self._style = style
+        super().__init__(generation, ids, texts, style)
         self._count = len(generation.prepared.prompts) * self._request.width
         skip = self._request.skip_special_tokens
         self._readers = [texts.reader(skip, self._prompt(i)[-1]) for i in range(self._count)]
@@ -83,7 +81,7 @@ class CompletionAnswer:
             "stop_reason": choice.stop_reason,
             "token_ids": choice.token_ids if with_ids else None,
             "prompt_logprobs": choice.prompt_logprobs,
-            "prompt_token_ids": self._prompt(place) if with_ids else None,
+            "prompt_token_ids": self._prompt(place).tolist() if with_ids else None,
             "routed_experts": None,
         }
 
@@ -103,7 +101,6 @@ class CompletionAnswer:
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The fingerprint is on the last chunk of a choice, or on the one with the usage where that follows."""
-        usage_follows = self._request.include_usage or self._style.force_usage
         async for part in self._generation.parts():
             first = not self._begun[part.index]
             text, rows = self._shown(part)
@@ -119,23 +116,11 @@ class CompletionAnswer:
             if self._request.return_token_ids:
                 choice["token_ids"] = list(part.token_ids)
                 if first:
-                    choice["prompt_token_ids"] = self._prompt(part.index)
-            chunk: dict[str, Any] = {**self._base(), "choices": [choice]}
-            if part.finish_reason is not None and not usage_follows:
-                chunk["system_fingerprint"] = self._ids.fingerprint
-            if self._request.include_usage and self._request.continuous_usage:
-                chunk["usage"] = usage_object(self._generation.usage, self._style.cached_tokens)
-            yield event(chunk)
-        if usage_follows:
-            usage = usage_object(self._generation.usage, self._style.cached_tokens)
-            yield event(
-                {**self._base(), "choices": [], "usage": usage, "system_fingerprint": self._ids.fingerprint}
-            )
+                    choice["prompt_token_ids"] = self._prompt(part.index).tolist()
+            yield self._chunk(choice, self._last(part))
+        if self._usage_follows:
+            yield self._usage_chunk()
         yield DONE
-
-    def failed(self, error: UserError, request_id: str) -> bytes:
-        """What ends a stream that has begun and cannot go on."""
-        return stream_error(error)
 
     def _shown(self, part: Part) -> tuple[str, dict[str, list[Any]] | None]:
         """Text and log probabilities of a part; the first part of a choice carries the echoed prompt."""
@@ -159,13 +144,5 @@ class CompletionAnswer:
         first = TokenLogProb(self._prompt(part.index)[0], 0.0, 1, ())
         return (first, *(replace(row, top=row.top[:k]) for row in part.prompt_logprobs or ()))
 
-    def _prompt(self, index: int) -> list[int]:
-        return self._generation.prepared.prompts[index // self._request.width].tolist()
-
-    def _base(self) -> dict[str, Any]:
-        return {
-            "id": self._ids.id,
-            "object": "text_completion",
-            "created": self._ids.created,
-            "model": self._ids.model,
-        }
+    def _prompt(self, index: int) -> array[int]:
+        return self._generation.prepared.prompts[index // self._request.width]

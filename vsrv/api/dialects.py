@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vsrv.api.beam_search import BeamGeneration
-from vsrv.api.chat import ChatAnswer, ChatStyle
+from vsrv.api.chat import ChatAnswer
+from vsrv.api.chunks import ChatStyle
 from vsrv.api.completions import CompletionAnswer
 from vsrv.api.dialect_fields import MESSAGES, RESPONSES
 from vsrv.api.generation import Generation

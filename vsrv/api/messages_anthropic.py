@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from vsrv.api.chat import ChatStyle
+from vsrv.api.chunks import ChatStyle
 from vsrv.api.generation import Generation, Part
 from vsrv.api.life import Usage
 from vsrv.api.refusals import anthropic_error_object

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from vsrv.api.admission import Admission
 from vsrv.api.auth import Keys
-from vsrv.api.chat import ChatStyle
+from vsrv.api.chunks import ChatStyle
 from vsrv.api.cors import Cors
 from vsrv.api.limits import RateLimiter
 from vsrv.api.prepare import Prepared

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from vsrv.api.chat import ChatStyle
+from vsrv.api.chunks import ChatStyle
 from vsrv.api.generation import Generation
 from vsrv.api.life import Usage
 from vsrv.api.rendering import AnswerIds, TokenTexts
