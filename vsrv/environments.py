@@ -33,6 +33,7 @@ _CURRENT = "current"
 _NAME = re.compile(r"(?:cpu|cuda|own)-[0-9a-f]{32}")
 _ABOUT = "import json, sys, sysconfig; print(json.dumps([sys.version, sysconfig.get_platform(), *sys.version_info[:2]]))"
 _LEAST = (3, 11)
+_PLATFORM = "linux-x86_64"  # that the locks in the archive are for, as sysconfig calls it
 _TOLD_LINES = 15  # of pip's last words when it fails
 Say = Callable[[str], None]
 
@@ -58,15 +59,18 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where pip looks: a folder of wheels and nothing else, or an index; without both, what pip is configured for."""
+    """Where pip looks: a folder of wheels and nothing else, or an index (without one: what pip is configured for) and further ones."""
 
     wheels: Path | None = None
     index: str | None = None
+    extra: tuple[str, ...] = ()
 
     def options(self) -> list[str]:
         if self.wheels is not None:
             return ["--no-index", "--find-links", str(self.wheels.resolve())]
-        return ["--index-url", self.index] if self.index else []
+        # which index a file comes from does not matter: its hash is in the lock
+        further = [word for url in self.extra for word in ("--extra-index-url", url)]
+        return [*(["--index-url", self.index] if self.index else []), *further]
 
     def environ(self) -> dict[str, str]:
         """For pip; with a folder of wheels, what it is configured for does not count."""
@@ -81,22 +85,23 @@ def plan(kind: str, lock_file: Path | None, python: str | None) -> Plan:
     python = os.path.abspath(shutil.which(python or sys.executable) or python or sys.executable)
     try:
         done = subprocess.run([python, "-I", "-c", _ABOUT], capture_output=True, text=True, check=True)
-        *about, major, minor = json.loads(done.stdout)
+        version, platform, major, minor = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         raise ConfigError(f"--python {python} is no Python that runs: {error}") from None
     if (major, minor) < _LEAST:
         raise ConfigError(f"--python {python} is Python {major}.{minor}; vsrv needs 3.11 or later")
+    about = f"{version} {platform}"
     if lock_file is not None:
         try:
-            return Plan("own", lock_file.read_text(), python, " ".join(about))
+            return Plan("own", lock_file.read_text(), python, about)
         except OSError as error:
             raise ConfigError(f"--lock {lock_file}: {error.strerror}") from None
     text = (boot.package_data(f"locks/{kind}.txt") or b"").decode()
-    _check_pythons(kind, text, f"{major}.{minor}")
-    return Plan(kind, text, python, " ".join(about))
+    _check_fit(kind, text, f"{major}.{minor}", platform)
+    return Plan(kind, text, python, about)
 
 
-def _check_pythons(kind: str, lock: str, version: str) -> None:
+def _check_fit(kind: str, lock: str, version: str, platform: str) -> None:
     match = re.search(r"^# pythons: (.+)$", lock, re.MULTILINE)
     if match is None:
         raise ConfigError(f"this vsrv carries no lock for --{kind}; give one with --lock FILE")
@@ -104,6 +109,11 @@ def _check_pythons(kind: str, lock: str, version: str) -> None:
         raise ConfigError(
             f"the lock for --{kind} is for Python {match[1].replace(' ', ', ')}, not for {version}: "
             f"give another with --python, or your own lock with --lock FILE"
+        )
+    if platform != _PLATFORM:
+        raise ConfigError(
+            f"the lock for --{kind} is for {_PLATFORM}, not for {platform}: install torch and the other packages "
+            f"in an environment of your own, or give your own lock with --lock FILE"
         )
 
 
@@ -180,8 +190,9 @@ def _advice(plan: Plan, source: Source) -> str:
         return f"all files of the lock must lie in --wheels {source.wheels}"
     if plan.kind == "cpu":
         return (
-            "torch for the CPU alone is not in the public package index: name an index that has it with --index URL, "
-            "or take --cuda, which is larger and runs without a GPU as well"
+            "torch for the CPU alone is not in the public package index: name one that has it with --extra-index URL "
+            "(PyTorch's own: its page 'Get started' shows the address for the CPU), or take --cuda, which is larger and runs "
+            "without a GPU as well"
         )
     return "look at pip's words above"
 

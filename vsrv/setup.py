@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     places.add_argument(
         "--index", metavar="URL", help="package index to ask (default: what pip is configured for)"
     )
+    add(
+        "--extra-index",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="ask this index as well, such as PyTorch's with CPU builds; may be given several times",
+    )
     add("--python", metavar="PATH", help="the Python to make it with (default: the one that runs this)")
     add("--list", action="store_true", help="list the environments that are there")
     add("--remove", nargs="*", metavar="NAME", help="remove these, or all but the current one")
@@ -52,9 +59,13 @@ def run(given: argparse.Namespace) -> int:
         others = [folder.name for folder, _ in environments.all_of_them() if folder != here]
         environments.remove(given.remove or others, _say)
         return 0
+    if given.wheels is not None and given.extra_index:
+        raise ConfigError("--extra-index does not go with --wheels, which takes files from that folder alone")
     kind = "cuda" if given.cuda or (_GPU.exists() and not given.cpu) else "cpu"
     plan = environments.plan(kind, given.lock, given.python)
-    environment = environments.make(plan, environments.Source(given.wheels, given.index), _say)
+    environment = environments.make(
+        plan, environments.Source(given.wheels, given.index, tuple(given.extra_index)), _say
+    )
     if given.command:
         environments.enter(environment, given.command)
     if not requirements.lacking():

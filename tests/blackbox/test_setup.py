@@ -6,15 +6,18 @@ The wheels are stand-ins of a few bytes with the names that vsrv asks for, so th
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -70,17 +73,17 @@ class Host:
         command = [sys.executable, str(ROOT / "build_zipapp.py"), "lock", "--wheels", str(self.wheels)]
         subprocess.run([*command, "--output", str(self.lock)], check=True, stdout=subprocess.DEVNULL)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(self.python), str(self.pyz), *arguments],
-            env={**os.environ, "VSRV_CACHE_DIR": str(self.cache)},
+            env={**os.environ, "VSRV_CACHE_DIR": str(self.cache), **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def run(self, *arguments: str) -> tuple[int, str]:
-        process = self.start(*arguments)
+    def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
+        process = self.start(*arguments, **variables)
         said, _ = process.communicate(timeout=500)
         return process.returncode, said
 
@@ -195,6 +198,49 @@ def test_what_is_no_lock_for_this_python_is_said_before_anything_is_made(host: H
     status, said = host.run("setup", "--lock", str(tmp_path / "none"))
     assert status == 78 and "none" in said
     assert len(host.environments()) == 1
+
+
+def test_the_archives_own_locks_name_their_pythons_and_platform(host: Host, tmp_path: Path) -> None:
+    for facts, told in (
+        (
+            ["3.14.0", "linux-x86_64", 3, 14],
+            "the lock for --cpu is for Python 3.11, 3.12, 3.13, not for 3.14",
+        ),
+        (["3.12.3", "linux-aarch64", 3, 12], "the lock for --cpu is for linux-x86_64, not for linux-aarch64"),
+    ):
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\necho '{json.dumps(facts)}'\n")
+        python.chmod(0o755)
+        status, said = host.run("setup", "--cpu", "--python", str(python))
+        assert status == 78 and told in said and "--lock FILE" in said, said
+    assert len(host.environments()) == 1
+
+
+def test_two_indexes_are_asked(host: Host, tmp_path: Path) -> None:
+    """Simple indexes (PEP 503) on loopback: torch is in one, all else in the other."""
+    for wheel in host.wheels.glob("*.whl"):
+        name = wheel.name.partition("-")[0]
+        folder = tmp_path / ("further" if name == "torch" else "first") / name
+        folder.mkdir(parents=True)
+        shutil.copy(wheel, folder)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        lock = tmp_path / "lock.txt"
+        lock.write_text("# of two indexes\n" + host.lock.read_text())
+        url = f"http://127.0.0.1:{server.server_port}"
+        command = ["setup", "--lock", str(lock), "--index", f"{url}/first/"]
+        alone = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
+        status, said = host.run(*command, **alone)
+        assert status == 78 and "No matching distribution found for torch" in said, said
+        status, said = host.run(*command, "--extra-index", f"{url}/further/", **alone)
+        server.shutdown()
+    assert status == 0, said
+    made = said.partition("vsrv setup: made ")[2].partition(" in ")[0]
+    assert host.run(*host.setup())[0] == 0  # the one that the other tests know is current again
+    assert host.run("setup", "--remove", Path(made).name)[0] == 0
+    status, said = host.run(*host.setup("--extra-index", url))
+    assert status == 78 and "does not go with --wheels" in said
 
 
 @pytest.mark.slow
