@@ -28,6 +28,8 @@ from vsrv import archive, boot, requirements
 from vsrv.errors import ConfigError
 
 FOLDER = "environments"
+MAKING = ".making-"  # begins the name of a folder that is not whole yet
+PRIVATE = 0o077  # umask of an environment that only its maker runs
 _COMPLETE = ".complete"
 _CURRENT = "current"
 _NAME = re.compile(r"(?:cpu|cuda|own)-[0-9a-f]{32}")
@@ -120,29 +122,36 @@ def _check_fit(kind: str, lock: str, version: str, platform: str) -> None:
 def make(plan: Plan, source: Source, say: Say) -> Path:
     """The environment of a plan, made if it is not there, and from now on the current one. Raises ConfigError."""
     root = boot.private_folder(FOLDER)
-    if os.statvfs(root).f_flag & os.ST_NOEXEC:
-        raise ConfigError(
-            f"nothing can be loaded from {root}: it is mounted noexec; set VSRV_CACHE_DIR to another folder"
-        )
+    refuse_noexec(root, "set VSRV_CACHE_DIR to another folder")
     target = root / plan.name
     with _locked(root, say):
         _sweep(root)
         if is_complete(target):
             say(f"{target} is there")
         else:
-            began = time.monotonic()
-            _build(plan, source, target, say)
-            say(f"made {target} in {time.monotonic() - began:.0f} s")
+            build(plan, source, target, say)
         scratch = root / f".{_CURRENT}"
         scratch.write_text(plan.name)
         os.replace(scratch, root / _CURRENT)
     return target
 
 
+def refuse_noexec(folder: Path, remedy: str) -> None:
+    """Raises ConfigError where libraries cannot be loaded from."""
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise ConfigError(f"nothing can be loaded from {folder}: it is mounted noexec; {remedy}")
+
+
 @contextlib.contextmanager
 def _locked(root: Path, say: Say) -> Iterator[None]:
-    """One setup at a time; the kernel frees the lock of a process that was killed."""
     handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with locked(handle, say):
+        yield
+
+
+@contextlib.contextmanager
+def locked(handle: int, say: Say) -> Iterator[None]:
+    """One setup at a time, by a lock on the descriptor `handle`, which is closed; the kernel frees that of a process that was killed."""
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,31 +165,35 @@ def _locked(root: Path, say: Say) -> Iterator[None]:
 
 def _sweep(root: Path) -> None:
     """Remove what a setup left that was killed; called with the lock held. What its last step may still write goes the next time."""
-    for left in root.glob(".making-*"):
+    for left in root.glob(f"{MAKING}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _build(plan: Plan, source: Source, target: Path, say: Say) -> None:
-    """Under another name first, so that the environment is there whole or not at all."""
-    scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+def build(plan: Plan, source: Source, target: Path, say: Say, umask: int = PRIVATE) -> None:
+    """Under another name first, so that the environment is there whole or not at all. Raises ConfigError."""
+    began = time.monotonic()
+    scratch = Path(tempfile.mkdtemp(prefix=MAKING, dir=target.parent))
+    scratch.chmod(0o777 & ~umask)
     try:
         say(f"{plan.num_packages} packages for {plan.python} ({plan.kind}), each checked against its SHA-256")
         _run(
             [plan.python, "-I", "-m", "venv", str(scratch)],
             say,
             f"install python3-venv, or give another --python than {plan.python}",
+            umask,
         )
         lock = scratch / "lock.txt"
         lock.write_text(plan.lock)
         pip = [str(scratch / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--no-deps"]
         pip += ["--disable-pip-version-check", "--only-binary=:all:", "--require-hashes", *source.options()]
-        _run([*pip, "-r", str(lock)], say, _advice(plan, source), source.environ())
-        about = {"kind": plan.kind, "python": plan.about, "packages": plan.num_packages}
+        _run([*pip, "-r", str(lock)], say, _advice(plan, source), umask, source.environ())
+        about = {"name": plan.name, "kind": plan.kind, "python": plan.about, "packages": plan.num_packages}
         os.sync()  # after a loss of power an environment that is called complete must be so
         (scratch / _COMPLETE).write_text(json.dumps(about))
         if target.exists():  # not complete: from a disk that lost it
             shutil.rmtree(target)
         scratch.rename(target)
+        say(f"made {target} in {time.monotonic() - began:.0f} s")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -197,7 +210,9 @@ def _advice(plan: Plan, source: Source) -> str:
     return "look at pip's words above"
 
 
-def _run(command: list[str], say: Say, advice: str, environ: dict[str, str] | None = None) -> None:
+def _run(
+    command: list[str], say: Say, advice: str, umask: int, environ: dict[str, str] | None = None
+) -> None:
     """Run a step and tell what it collects; its last words when it fails. Raises ConfigError."""
     # another's write bit on a file would be a way in; a step must not outlive a setup that is killed
     process = subprocess.Popen(
@@ -207,7 +222,7 @@ def _run(command: list[str], say: Say, advice: str, environ: dict[str, str] | No
         stderr=subprocess.STDOUT,
         text=True,
         env=environ,
-        umask=0o077,
+        umask=umask,
         preexec_fn=boot.die_with_parent,
     )
     lines: list[str] = []
@@ -223,6 +238,15 @@ def _run(command: list[str], say: Say, advice: str, environ: dict[str, str] | No
     if process.wait() != 0:
         print("\n".join(lines[-_TOLD_LINES:]), file=sys.stderr)
         raise ConfigError(f"setup has failed, nothing was changed: {advice}")
+
+
+def name_of(environment: Path) -> str | None:
+    """`Plan.name` of what a whole environment was made of; None if it is not one."""
+    try:
+        name = json.loads((environment / _COMPLETE).read_text()).get("name")
+    except (OSError, ValueError):
+        return None
+    return str(name)
 
 
 def is_complete(environment: Path) -> bool:
@@ -293,6 +317,6 @@ def ensure_packages(arguments: list[str]) -> None:
     program = f"{os.path.basename(sys.executable)} {sys.argv[0]}"
     packages = " ".join(f"'{lack.name}{lack.wanted}'" for lack in lacks)
     raise ConfigError(
-        f"{sys.executable} lacks {names}; run: {program} setup (makes a private environment), "
+        f"{sys.executable} lacks {names}; run: {program} setup (makes a private environment; for a service: setup --to FOLDER), "
         f"or, in an environment of your own: pip install {packages}"
     )

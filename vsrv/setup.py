@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from vsrv import archive, environments, requirements
+from vsrv import archive, environments, requirements, shared_environment
 from vsrv.errors import ConfigError
 
 _GPU = Path("/dev/nvidiactl")  # there is one on every machine with NVIDIA's driver loaded
@@ -42,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help="ask this index as well, such as PyTorch's with CPU builds; may be given several times",
     )
     add("--python", metavar="PATH", help="the Python to make it with (default: the one that runs this)")
+    add(
+        "--to",
+        type=Path,
+        metavar="FOLDER",
+        help="make it there, for every user of this host, with FOLDER/bin/vsrv: for services",
+    )
     add("--list", action="store_true", help="list the environments that are there")
     add("--remove", nargs="*", metavar="NAME", help="remove these, or all but the current one")
     add("command", nargs=argparse.REMAINDER, help="what to run in it then: serve MODEL …")
@@ -52,6 +59,8 @@ def run(given: argparse.Namespace) -> int:
     """Returns the exit status. Raises ConfigError."""
     if archive.path() is None:
         raise ConfigError("setup is for the one-file archive; this vsrv was installed with its packages")
+    if given.to and (given.list or given.remove is not None):
+        raise ConfigError("--list and --remove are for the environments in the cache, not for --to FOLDER")
     if given.list:
         return _list()
     if given.remove is not None:
@@ -63,9 +72,14 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError("--extra-index does not go with --wheels, which takes files from that folder alone")
     kind = "cuda" if given.cuda or (_GPU.exists() and not given.cpu) else "cpu"
     plan = environments.plan(kind, given.lock, given.python)
-    environment = environments.make(
-        plan, environments.Source(given.wheels, given.index, tuple(given.extra_index)), _say
-    )
+    source = environments.Source(given.wheels, given.index, tuple(given.extra_index))
+    if given.to:
+        program = str(shared_environment.install(plan, source, given.to, _say))
+        if given.command:
+            os.execv(program, [program, *given.command])
+        _say(f"run: {program} serve MODEL")
+        return 0
+    environment = environments.make(plan, source, _say)
     if given.command:
         environments.enter(environment, given.command)
     if not requirements.lacking():

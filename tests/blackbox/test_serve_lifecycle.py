@@ -184,7 +184,7 @@ def test_tls(tmp_path: Path) -> None:
         (["--prot", "1"], ["--prot", "--port"]),
         (["--quantization", "awq"], ["quantization"]),
         (["--ssl-certfile", "/nonexistent.pem"], ["ssl-certfile"]),
-        (["./no-such-folder"], ["no-such-folder"]),
+        (["--port", "0", "./no-such-folder"], ["no-such-folder"]),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_line(arguments: list[str], words: list[str]) -> None:

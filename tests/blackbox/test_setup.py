@@ -216,6 +216,39 @@ def test_the_archives_own_locks_name_their_pythons_and_platform(host: Host, tmp_
     assert len(host.environments()) == 1
 
 
+def test_an_environment_for_services_is_readable_by_all_and_brings_the_archive(
+    host: Host, tmp_path: Path
+) -> None:
+    folder = tmp_path / "opt" / "vsrv"
+    status, said = host.run(*host.setup("--to", str(folder)))
+    program = folder / "bin" / "vsrv"
+    assert status == 0 and f"run: {program} serve MODEL" in said, said
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        assert path.is_symlink() or (mode & 0o444 == 0o444 and not mode & 0o022), path
+    assert (folder / "vsrv.pyz").read_bytes() == host.pyz.read_bytes()
+    nowhere = {"PATH": "/usr/bin:/bin", "VSRV_CACHE_DIR": str(tmp_path / "other")}
+    done = subprocess.run([program, "bench"], env=nowhere, capture_output=True, text=True)
+    assert done.returncode == 7 and done.stdout == f"went over to {folder} 1\n", done
+
+    (folder / "vsrv.pyz").write_bytes(b"an older one")
+    status, said = host.run(*host.setup("--to", str(folder), "version"))
+    assert status == 0 and "it gets this archive" in said and "vsrv 0.1.0" in said, said
+    assert (folder / "vsrv.pyz").read_bytes() == host.pyz.read_bytes()
+    assert not [path for path in folder.parent.iterdir() if path != folder]
+
+    lock = tmp_path / "lock.txt"
+    lock.write_text("# another\n" + host.lock.read_text())
+    for words in (
+        ["--lock", str(lock), "--to", str(folder)],
+        ["--lock", str(host.lock), "--to", str(tmp_path)],
+    ):
+        status, said = host.run("setup", "--wheels", str(host.wheels), *words)
+        assert status == 78 and "remove it, or name another folder" in said, said
+    assert host.run("setup", "--list", "--to", str(folder))[0] == 78
+    assert len(host.environments()) == 1
+
+
 def test_two_indexes_are_asked(host: Host, tmp_path: Path) -> None:
     """Simple indexes (PEP 503) on loopback: torch is in one, all else in the other."""
     for wheel in host.wheels.glob("*.whl"):
