@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import sample_kernels
 
@@ -439,6 +440,9 @@ import sample_kernels
 from vsrv.errors import ConfigError
 from vsrv.kernels.cuda import cache
 from vsrv.kernels.cuda.source import parse_arch, specialise
+if "numpy.row_stack" in lacks:  # as with numpy 2.5
+    import numba, numba.np.arrayobj, numpy
+    vars(numpy).pop("row_stack", None)
 try:
     cache.CubinCache(parse_arch("sm_80")).get(specialise(sample_kernels.make_scale, n=4))
 except ConfigError as error:
@@ -476,6 +480,12 @@ def test_a_host_without_a_package_is_told(tmp_path: Path, module: str, said: str
         and said in words
     )
     assert words.endswith("; run: pip install '.[cuda]' in vsrv's source tree, or vsrv.pyz setup --cuda")
+
+
+def test_a_numpy_newer_than_the_compiler_is_told(tmp_path: Path) -> None:
+    words = lacking(tmp_path, modules="numpy.row_stack")
+    assert words.startswith(f"numba-cuda does not go with numpy {numpy.__version__} (")
+    assert "row_stack" in words and words.endswith("or vsrv.pyz setup --cuda")
 
 
 @pytest.mark.parametrize(

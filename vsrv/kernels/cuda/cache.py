@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from vsrv import boot
 from vsrv.errors import ConfigError
 from vsrv.kernels.cuda.source import Arch, KernelSpec
@@ -106,6 +108,10 @@ def _import_compiler() -> tuple[Any, Any]:
         absent = "numba-cuda" if (error.name or "").startswith("numba.cuda") else str(error)
         raise ConfigError(
             f"GPU kernels cannot be compiled here without numba and numba-cuda (missing: {absent}); {FOR_GPUS}"
+        ) from error
+    except AttributeError as error:  # numpy is newer than numba-cuda knows
+        raise ConfigError(
+            f"numba-cuda does not go with numpy {numpy.__version__} ({error}); {FOR_GPUS}"
         ) from error
     return compiler, intrinsics
 
