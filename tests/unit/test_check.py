@@ -236,6 +236,14 @@ def test_a_gpu_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert device.check_memory(EngineConfig("m"), read_spec(demo.model_path(), {}), wanted) == ([], None)
 
 
+def test_more_threads_than_cores_are_told() -> None:
+    cores = len(os.sched_getaffinity(0))
+    said = found(report_of("--threads", str(cores + 1)), "device")
+    assert said.level == "warning" and said.message.startswith(f"{cores + 1} threads share the ")
+    assert said.fix.startswith("--threads ")
+    assert found(report_of("--threads", "1"), "device").level == "ok"
+
+
 def test_settings_that_do_not_fit_together_are_all_told() -> None:
     report = report_of("--host", "0.0.0.0", "--ssl-certfile", "c.pem", "--fingerprint-mode", "custom")
     said = [finding for finding in report.findings if (finding.topic, finding.level) == ("settings", "error")]

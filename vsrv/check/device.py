@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vsrv import models
+from vsrv import host, models
 from vsrv.check.finding import Finding, failed
 from vsrv.config import EngineConfig
 from vsrv.engine import devices, gpu
@@ -59,6 +59,11 @@ def _check_cpu(engine: EngineConfig) -> CheckedDevice:
         return CheckedDevice((failed("device", error, "VSRV_CACHE_DIR=FOLDER"),), "cpu", host_room(threads))
     state = "compiled" if is_compiled else "not compiled yet: the first start takes about a minute more"
     found = [Finding("device", "ok", f"cpu, {threads} threads, kernels {state}"), *_unused_gpu(engine)]
+    if threads > (cores := host.num_cores()):
+        message = (
+            f"{threads} threads share the {cores} cores that this process may use, and wait for each other"
+        )
+        found.append(Finding("device", "warning", message, f"--threads {cores}"))
     return CheckedDevice(tuple(found), "cpu", host_room(threads))
 
 

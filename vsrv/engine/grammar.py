@@ -8,7 +8,6 @@ preemption, and it does not care whether results come at once or one step later.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence as Items
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vsrv import host
 from vsrv.engine.sequence import Sequence
 from vsrv.messages import GRAMMAR_LIMITS, FinishReason
 
@@ -69,7 +69,7 @@ class Grammars:
         self._threads = ThreadPoolExecutor(_COMPILERS, "grammar")
         self._waiting: OrderedDict[str, tuple[Future[Any], list[Sequence]]] = OrderedDict()
         self._cache: OrderedDict[str, Template] = OrderedDict()
-        threads = max(1, min(_MAX_MASK_THREADS, len(os.sched_getaffinity(0)) - 1))
+        threads = max(1, min(_MAX_MASK_THREADS, host.num_cores() - 1))
         self._filler: Any = library and library.LLExecutor(threads)
         self._words = (vocab_size + 31) // 32
         self.num_compiled = 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
+from vsrv import host
 from vsrv.config import EngineConfig
 from vsrv.errors import ConfigError
 from vsrv.kernels.facts import CacheFacts
@@ -55,51 +55,19 @@ class Room:
 
 
 def host_room(num_threads: int) -> Room:
+    cores = host.num_cores()
     return Room(
-        available_bytes(),
+        host.available_bytes(),
         _CPU_SHARE,
         _CPU_MAX_NUM_SEQS,
         _CPU_MAX_BATCHED_TOKENS,
-        workers=f"{num_threads} threads",
+        workers=f"{num_threads} threads" + (f" on {cores} cores" if num_threads > cores else ""),
     )
 
 
 def num_threads(asked: int) -> int:
     """--threads, or for 0 every core that this process may use."""
-    return asked or len(os.sched_getaffinity(0))
-
-
-def available_bytes() -> int:
-    """What this process may still take: MemAvailable, or less if a cgroup (v2 or v1) limits it."""
-    available = 1 << 62
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-    for limit, used in _cgroup_files():
-        try:
-            maximum, current = limit.read_text().strip(), int(used.read_text())
-        except (OSError, ValueError):
-            continue  # no such controller here
-        if maximum.isdigit():
-            available = min(available, max(0, int(maximum) - current))
-    return available
-
-
-def _cgroup_files() -> list[tuple[Path, Path]]:
-    root = Path("/sys/fs/cgroup")
-    pairs = [(root / "memory" / "memory.limit_in_bytes", root / "memory" / "memory.usage_in_bytes")]
-    try:
-        own = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        own = []
-    for line in own:
-        if line.startswith("0::"):
-            folder = root / line[3:].lstrip("/")
-            for parent in (folder, *folder.parents):
-                if parent == root.parent:
-                    break
-                pairs.append((parent / "memory.max", parent / "memory.current"))
-    return pairs
+    return asked or host.num_cores()
 
 
 def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: CacheFacts, dtype: str, room: Room) -> Budget:

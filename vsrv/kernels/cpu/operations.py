@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vsrv import host
 from vsrv.kernels.cpu import team as jobs
 from vsrv.kernels.cpu.attention import BLOCK
 from vsrv.kernels.cpu.intrinsics import BFLOAT16, FLOAT16, FLOAT32
@@ -271,9 +272,8 @@ class CpuOperations:
 
 def cpu_kernels(num_threads: int) -> Kernels:
     """Kernels with a team of `num_threads` (0 = the cores that this process may run on)."""
-    import os
 
-    operations = CpuOperations(num_threads or len(os.sched_getaffinity(0)))
+    operations = CpuOperations(num_threads or host.num_cores())
     return Kernels(
         name="cpu",
         device="cpu",

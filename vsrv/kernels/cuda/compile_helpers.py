@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any
 
-from vsrv import archive, boot
+from vsrv import archive, boot, host
 from vsrv.errors import ConfigError
 from vsrv.kernels.cuda.cache import PACKAGE, CubinCache
 from vsrv.kernels.cuda.source import Arch, KernelSpec, parse_arch, specialise
@@ -41,7 +41,7 @@ def cubins(cache: CubinCache, specs: Sequence[KernelSpec], progress: Progress) -
 def compile_all(tasks: Sequence[Task], progress: Progress) -> None:
     """Compile into the cache folder, whatever is there already. Raises the first ConfigError."""
     distant = [task for task in tasks if _has_name(task[0])]
-    count = min(len(distant), len(os.sched_getaffinity(0)), _MAX_HELPERS)
+    count = min(len(distant), host.num_cores(), _MAX_HELPERS)
     # one kernel is compiled faster here than a helper starts
     near = [task for task in tasks if count < 2 or task not in distant]
     began, done = time.monotonic(), 0
