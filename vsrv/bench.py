@@ -119,7 +119,7 @@ def _note(sample: Sample, line: bytes, now: float) -> None:
 async def measure(options: BenchOptions) -> dict[str, Any]:
     """Run the load → all figures. Ctrl-C ends it early with what was measured."""
     target = Target.of(options.url, options.api_key, options.ca_file)
-    model = options.model or await _first_model(target)
+    model = await _model(target, options.model)
     path = "/v1/chat/completions" if options.api == "chat" else "/v1/completions"
     as_ids = options.api == "completions" and await _takes_ids(target, path, model)
     prompts = Prompts(options, as_ids)
@@ -161,10 +161,14 @@ async def _run(
             task.cancel()
 
 
-async def _first_model(target: Target) -> str:
+async def _model(target: Target, asked: str) -> str:
+    """The model that was asked for, or the first that is served. Raises NoServerError when nobody answers."""
     try:
-        return (await target.models())[0]
+        names = await target.models()
+        return asked or names[0]
     except (RequestFailed, ProtocolError, IndexError) as error:
+        if asked:
+            return asked
         raise ConfigError(f"GET /v1/models: {error}; is --api-key right?") from None
 
 

@@ -16,7 +16,7 @@ from vsrv.client import parsers as client_parsers
 from vsrv.commands import Command
 from vsrv.config import BenchOptions, ServeConfig, combine, resolve
 from vsrv.config_text import shown, shown_differences
-from vsrv.errors import EXIT_CONFIG, ConfigError
+from vsrv.errors import ConfigError
 from vsrv.flags import Parser, help_wanted, parse, serve_help
 from vsrv.log import complain
 from vsrv.option_values import nearest
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         return command.run(rest)
     except ConfigError as error:
         complain("error", str(error))
-        return EXIT_CONFIG
+        return error.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `vsrv … | head`: nobody reads on; what is left must not raise again at exit

@@ -6,6 +6,7 @@ Floor 0: standard library only. Raised everywhere, rendered by the dialects in `
 from __future__ import annotations
 
 EXIT_CONFIG = 78  # of every process that a ConfigError ends; EX_CONFIG of sysexits.h
+EXIT_UNAVAILABLE = 69  # of a client's that found no server; EX_UNAVAILABLE
 
 
 class VsrvError(Exception):
@@ -51,9 +52,17 @@ class ConfigError(VsrvError):
     remedy: words that could go on the command line and would help, such as `--max-model-len 4096`; empty where there are none.
     """
 
+    exit_status = EXIT_CONFIG
+
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
         self.remedy = remedy
+
+
+class NoServerError(ConfigError):
+    """Nobody answers at the address that a client was given, or cannot be trusted. Exit status 69: a script may try again."""
+
+    exit_status = EXIT_UNAVAILABLE
 
 
 class UnsupportedModelError(ConfigError):

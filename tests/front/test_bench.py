@@ -258,6 +258,6 @@ def test_a_server_that_cannot_be_measured(site: Site, capsys: pytest.CaptureFixt
     assert cli.main(["bench", "--url", site.url]) == 78
     assert "warm-up" in capsys.readouterr().err
     for more in ([], ["--model", "m"], ["--model", "m", "--api", "chat"]):
-        assert cli.main(["bench", "--url", "http://127.0.0.1:1", *more]) == 78
+        assert cli.main(["bench", "--url", "http://127.0.0.1:1", *more]) == 69
         assert "127.0.0.1:1" in capsys.readouterr().err
     assert cli.main(["bench", "--url", "ftp://127.0.0.1"]) == 78

@@ -45,7 +45,7 @@ class BatchOptions:
             raise ConfigError(f"--concurrency must be from 1 to {_MAX_CONCURRENCY}")
         if not 0 <= self.max_retries <= 1000:
             raise ConfigError("--max-retries must be from 0 to 1000")
-        if self.output.exists() and self.output.samefile(self.input):
+        if self.input.exists() and self.output.exists() and self.output.samefile(self.input):
             raise ConfigError("the output file is the input file")
 
 

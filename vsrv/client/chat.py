@@ -99,6 +99,7 @@ class Chat:
         self._ask_line = ask_line
         self._tell = tell
         self._usage: dict[str, Any] | None = None
+        self.exit_status = 1  # of a program that asked once and failed
         self._commands: dict[str, tuple[Callable[[str], bool], str, str]] = {
             "help": (self._help, "", "this list"),
             "system": (self._system, "TEXT", "set the system message; without TEXT take it away"),
@@ -171,6 +172,7 @@ class Chat:
         except (ConfigError, RequestFailed, ProtocolError) as error:
             self._screen.end()
             self._tell(f"{error}")
+            self.exit_status = error.exit_status if isinstance(error, ConfigError) else 1
             done = False
         if parts:
             self.conversation.add("assistant", "".join(parts))
@@ -290,7 +292,7 @@ def run(session: Session, system: str, message: str) -> int:
         text = "\n\n".join(part for part in (message, piped) if part)
         if not text:
             raise ConfigError("nothing to ask: give a MESSAGE, text on standard input, or a terminal")
-        return 0 if chat.answer(text) else 1
+        return 0 if chat.answer(text) else chat.exit_status
     with contextlib.suppress(ImportError):
         import readline  # line editing; only importing it does that
 

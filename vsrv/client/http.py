@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vsrv.client import DEFAULT_URL
-from vsrv.errors import ConfigError
+from vsrv.errors import ConfigError, NoServerError
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_LINE_BYTES = 16 << 20  # one event of a stream
@@ -235,19 +235,19 @@ class Target:
         )
 
 
-def unreachable(target: Target, error: OSError) -> ConfigError:
+def unreachable(target: Target, error: OSError) -> NoServerError:
     """What to say when nobody listens, or when who listens cannot be trusted."""
     where = target.socket_path or target.name
     if isinstance(error, ssl.SSLCertVerificationError):
-        return ConfigError(
+        return NoServerError(
             f"the certificate of {where} is not trusted ({error.verify_message}); "
             "--ca-file FILE names the authority that signed it"
         )
     if isinstance(error, ssl.SSLError):
-        return ConfigError(f"no TLS with {where} ({error.reason or error}); check --url: http or https?")
+        return NoServerError(f"no TLS with {where} ({error.reason or error}); check --url: http or https?")
     code = error.errno or 0
     reason = os.strerror(code) if code > 0 and not isinstance(error, socket.gaierror) else error.strerror
-    return ConfigError(f"no server answers at {where} ({reason or error}); check --url")
+    return NoServerError(f"no server answers at {where} ({reason or error}); check --url")
 
 
 async def _reply(reader: asyncio.StreamReader) -> Reply:

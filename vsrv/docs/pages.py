@@ -28,6 +28,7 @@ _EXIT_STATUSES = (
         "The engine could not be kept alive, or a request of `chat`, `complete`, `bench` or `run-batch` failed.",
     ),
     ("2", "There is no such command."),
+    ("69", "No server answers at the address that `chat`, `complete`, `bench` or `run-batch` was given."),
     ("78", "The configuration is wrong; the message names the option that mends it."),
     ("130, 141", "Interrupted from the keyboard, or nobody reads the output any more."),
 )
