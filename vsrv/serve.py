@@ -425,7 +425,7 @@ class Front:
             path, body = _FIRST_TRY[task]
             self._log.event(
                 "info",
-                f"try: curl {self._address()}{path}{key} -H 'Content-Type: application/json' -d '{body}'",
+                f"try: curl {self._address(self._tls.name if self._tls else '')}{path}{key} -H 'Content-Type: application/json' -d '{body}'",
             )
         is_open = self._socket.family != socket.AF_UNIX and not is_loopback(self._local[0])
         if is_open and not has_keys(self._config):
@@ -433,10 +433,12 @@ class Front:
                 "warning", "everybody who reaches this port may use the model (--allow-unauthenticated)"
             )
 
-    def _address(self) -> str:
+    def _address(self, name: str = "") -> str:
+        """As a URL; with `name` in the place of the address, which no certificate may have."""
         if self._socket.family == socket.AF_UNIX:
             return f"unix:{self._local}"
         host, port = self._local[:2]
+        host = name or host
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{shown}:{port}"
 

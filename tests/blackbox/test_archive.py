@@ -282,6 +282,8 @@ def test_tls_keys_stream_and_drain_with_a_read_only_home(pyz: Path, tmp_path: Pa
     context = ssl.create_default_context(cafile=str(tmp_path / "certs/ca.pem"))
     try:
         server.wait_ready(context=context)
+        # 127.0.0.1 may not be in a certificate
+        assert f"try: curl {server.url.replace('127.0.0.1', 'localhost')}/v1/" in server.log()
         assert server.request("GET", "/v1/models", None, context=context)[0] == 401
         body = json.dumps({"prompt": "hello", "max_tokens": 400, "ignore_eos": True, "stream": True}).encode()
         headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}

@@ -107,6 +107,14 @@ class TlsKeeper:
             return f"the certificate {self._files.certfile} expires in {math.floor(days)} days"
         return None
 
+    @property
+    def name(self) -> str:
+        """The first name in the certificate that a client could ask for; empty if it has only wildcards or cannot be read any more."""
+        try:
+            return next((name for name in certificate_names(self._files.certfile) if "*" not in name), "")
+        except ConfigError:
+            return ""
+
 
 def not_after(certfile: str) -> float:
     """Unix time at which the first certificate of a PEM file ends. Raises ConfigError."""
