@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import subprocess
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
 
 from vsrv.boot import child_command
 from vsrv.config import EngineConfig
-from vsrv.engine.worker import merged
+from vsrv.engine.worker import merged, refusal
+from vsrv.errors import ConfigError
 from vsrv.messages import (
     Abort,
     Beat,
@@ -148,6 +152,24 @@ def test_stop_and_config_errors(tiny_folder: Path) -> None:
         assert started.process.stderr is not None
         assert b"Traceback" not in started.process.stderr.read()
         started.process.stderr.close()
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, numpy.empty], ids=["torch", "numpy"])
+def test_memory_that_ends_while_loading_is_told_with_what_helps(allocate: Callable[[int], object]) -> None:
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        allocate(1 << 46)
+    told = refusal(caught.value, "some/model")
+    assert (
+        told.startswith("memory does not suffice to load some/model (") and "--kv-cache-memory-bytes" in told
+    )
+    assert "\n" not in told
+
+
+def test_what_stops_a_load_is_told_or_is_a_fault() -> None:
+    assert refusal(ConfigError("no such folder"), "m") == "no such folder"
+    assert "VSRV_CACHE_DIR" in refusal(OSError(errno.ENOSPC, "No space left on device"), "m")
+    assert refusal(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "m")
+    assert not refusal(RuntimeError("shapes differ"), "m") and not refusal(OSError(errno.EIO, "x"), "m")
 
 
 def test_ctrl_c_is_the_fronts_business(worker: Worker) -> None:

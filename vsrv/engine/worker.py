@@ -56,6 +56,11 @@ _READ_BYTES = 1 << 20
 _MAX_OUTBOX_BYTES = (
     64 << 20
 )  # a front that is this far behind makes the engine wait instead of filling memory
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+)  # torch on a GPU, torch on a CPU, the kernel
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WARMUP_ID = 2**64 - 1  # no front ever sends it
 
@@ -150,19 +155,31 @@ def main(fd: int) -> int:
         return 0
     try:
         engine, ready = load(config, front)
-    except ConfigError as error:
-        front.send(Failed(0, "config_error", str(error)))
-        return EXIT_CONFIG
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
+    except (ConfigError, OSError, MemoryError, RuntimeError) as error:
+        told = refusal(error, config.model)
+        if not told:
             raise
-        message = f"no room in the cache folder {boot.cache_dir()}: {error.strerror}; make room or set VSRV_CACHE_DIR"
-        front.send(Failed(0, "config_error", message))
+        front.send(Failed(0, "config_error", told))
         return EXIT_CONFIG
     front.send(ready)
     gc.collect()
     gc.freeze()  # the model's objects live as long as the process: later collections need not walk them
     return serve_forever(engine, front)
+
+
+def refusal(error: Exception, model: str) -> str:
+    """What the operator is told of what stopped a load and can be mended; empty for a fault of vsrv's own."""
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return f"no room in the cache folder {boot.cache_dir()}: {error.strerror}; make room or set VSRV_CACHE_DIR"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        reason = str(error).partition("\n")[0] or "none is left"
+        return (
+            f"memory does not suffice to load {model} ({reason}); `vsrv check` shows what is needed, "
+            "and --max-model-len, --max-num-seqs or --kv-cache-memory-bytes make it less"
+        )
+    return ""
 
 
 def _receive_hello(front: FrontSocket) -> EngineConfig | None:
