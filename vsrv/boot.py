@@ -154,7 +154,7 @@ def _sources(folder: str) -> list[tuple[str, bytes]]:
 
 
 def unpack_package_folder(folder: str) -> Path:
-    """A real folder with the files of package folder `folder` ("demo").
+    """A real folder with the data files of package folder `folder` ("demo").
 
     When vsrv runs from an archive it is a private copy, but for what `embedded` gives in place.
     """
@@ -162,7 +162,8 @@ def unpack_package_folder(folder: str) -> Path:
         return Path(__file__).parent / folder
     import hashlib
 
-    files = [(n.removeprefix("vsrv/"), data) for n, data in archive.members(f"vsrv/{folder}/")]
+    members = archive.members(f"vsrv/{folder}/")
+    files = [(n.removeprefix("vsrv/"), data) for n, data in members if not n.endswith((".py", ".pyc"))]
     digest = hashlib.sha256()
     for name, data in files:
         digest.update(f"{name}\0{len(data)}\0".encode() + data)

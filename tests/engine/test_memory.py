@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,17 +40,21 @@ def test_the_hint_names_the_option_that_decided(given: dict[str, int], remedy: s
 
 
 @pytest.mark.parametrize(
-    ("given", "remedy"),
-    [
-        ({"num_gpu_blocks_override": 10**9}, "--num-gpu-blocks-override 262143"),
-        ({"kv_cache_memory_bytes": 900 << 30}, "--kv-cache-memory-bytes 1073737728"),
-    ],
-    ids=str,
+    ("name", "asked"), [("num_gpu_blocks_override", 10**9), ("kv_cache_memory_bytes", 900 << 30)]
 )
-def test_a_cache_that_is_not_there_is_refused(given: dict[str, int], remedy: str) -> None:
+@pytest.mark.parametrize("fills", [False, True])
+def test_a_cache_that_is_not_there_is_refused_and_what_is_named_fits(
+    name: str, asked: int, fills: bool
+) -> None:
+    room = replace(ROOM, fills=fills)
     with pytest.raises(ConfigError, match="are left beside the weights") as error:
-        plan_memory(EngineConfig("m", **given), SPEC, KERNELS, "float32", ROOM)  # type: ignore[arg-type]
-    assert error.value.remedy == remedy
+        plan_memory(EngineConfig("m", **{name: asked}), SPEC, KERNELS, "float32", room)  # type: ignore[arg-type]
+    flag, _, value = error.value.remedy.partition(" ")
+    assert flag == "--" + name.replace("_", "-")
+    # what is free on a host changes; a GPU is vsrv's alone
+    later = replace(room, free_bytes=room.free_bytes if fills else int(room.free_bytes * 0.91))
+    budget = plan_memory(EngineConfig("m", **{name: int(value)}), SPEC, KERNELS, "float32", later)  # type: ignore[arg-type]
+    assert budget.num_blocks * budget.block_bytes > 0.8 * room.free_bytes
 
 
 def test_auto_takes_the_length_that_fits() -> None:

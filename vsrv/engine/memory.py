@@ -99,7 +99,11 @@ def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: CacheFacts, dtyp
     num_blocks, source = _num_blocks(config, room, left, block_bytes, wanted)
     fitting = num_blocks * block_size
     if num_blocks * block_bytes > max(left, 0) and source.startswith("--"):
-        raise _too_large(num_blocks, max(left, 0), block_bytes, source)
+        # what is free on a host is another figure at the next start
+        safe = left if room.fills else (left - buffers) * 9 // 10
+        raise _too_large(
+            num_blocks * block_bytes, max(left, 0), max(safe, 0) // block_bytes, block_bytes, source
+        )
     if fitting < length:
         if config.max_model_len is not None or fitting < 2 * block_size:
             raise _too_small(config, length, num_blocks, block_size, block_bytes, source)
@@ -137,13 +141,12 @@ def _num_blocks(
     return wanted, "all sequences"
 
 
-def _too_large(num_blocks: int, left: int, block_bytes: int, flag: str) -> ConfigError:
+def _too_large(asked: int, left: int, most: int, block_bytes: int, flag: str) -> ConfigError:
     """What was asked for is not there; on a CPU the system would end the engine later, when the pages are used."""
-    most = left // block_bytes
     remedy = f"{flag} {most if flag == '--num-gpu-blocks-override' else most * block_bytes}" if most else ""
     return ConfigError(
-        f"{flag} asks for {_gib(num_blocks * block_bytes)} of KV cache and {_gib(left)} are left beside the weights: "
-        f"{f'use at most {remedy}' if most else 'use a smaller model'}, or leave it out",
+        f"{flag} asks for {_gib(asked)} of KV cache and {_gib(left)} are left beside the weights: "
+        f"{f'use {remedy} or less' if most else 'use a smaller model'}, or leave it out",
         remedy,
     )
 
