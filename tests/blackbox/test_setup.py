@@ -203,8 +203,8 @@ def test_what_is_no_lock_for_this_python_is_said_before_anything_is_made(host: H
 def test_the_archives_own_locks_name_their_pythons_and_platform(host: Host, tmp_path: Path) -> None:
     for facts, told in (
         (
-            ["3.14.0", "linux-x86_64", 3, 14],
-            "the lock for --cpu is for Python 3.11, 3.12, 3.13, not for 3.14",
+            ["3.15.0", "linux-x86_64", 3, 15],
+            "the lock for --cpu is for Python 3.11, 3.12, 3.13, 3.14, not for 3.15",
         ),
         (["3.12.3", "linux-aarch64", 3, 12], "the lock for --cpu is for linux-x86_64, not for linux-aarch64"),
     ):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsrv import certificates, cli, keys
-from vsrv.errors import ConfigError
+from vsrv.errors import EXIT_CONFIG, ConfigError
 from vsrv.keyfile import (
     KeyFile,
     KeyRecord,
@@ -293,7 +293,7 @@ def test_new_list_rotate_revoke(path: Path, capsys: pytest.CaptureFixture[str]) 
     assert made.expires is not None and timedelta(days=89) < made.expires - datetime.now(UTC) <= timedelta(
         days=90
     )
-    assert cli.main(["keys", "new", "--id", "web"]) == cli.EXIT_CONFIG
+    assert cli.main(["keys", "new", "--id", "web"]) == EXIT_CONFIG
     assert "already" in capsys.readouterr().err
     assert cli.main(["keys", "rotate", "web", "--overlap", "1h"]) == 0
     newer = capsys.readouterr().out.strip()
@@ -319,8 +319,8 @@ def test_new_list_rotate_revoke(path: Path, capsys: pytest.CaptureFixture[str]) 
         ["web-r2", "acme", "active"],
     ]
     assert "requests_per_minute=60" in table[1] and "sha256" not in "".join(table)
-    assert cli.main(["keys", "rotate", "web"]) == cli.EXIT_CONFIG  # a revoked key has no successor
-    assert cli.main(["keys", "revoke", "nobody"]) == cli.EXIT_CONFIG
+    assert cli.main(["keys", "rotate", "web"]) == EXIT_CONFIG  # a revoked key has no successor
+    assert cli.main(["keys", "revoke", "nobody"]) == EXIT_CONFIG
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_new_list_rotate_revoke(path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_what_cannot_be_done_changes_nothing(
     path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["keys", *words]) == cli.EXIT_CONFIG
+    assert cli.main(["keys", *words]) == EXIT_CONFIG
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("vsrv: ") and not path.exists()
 
@@ -340,13 +340,13 @@ def test_what_cannot_be_done_changes_nothing(
 def test_a_file_that_is_not_there_is_made_by_a_command(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["keys", "list"]) == cli.EXIT_CONFIG
+    assert cli.main(["keys", "list"]) == EXIT_CONFIG
     assert f"vsrv keys new --api-key-file {path}" in capsys.readouterr().err
 
 
 def test_no_file_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("VSRV_API_KEY_FILE", raising=False)
-    assert cli.main(["keys", "list"]) == cli.EXIT_CONFIG and "--api-key-file" in capsys.readouterr().err
+    assert cli.main(["keys", "list"]) == EXIT_CONFIG and "--api-key-file" in capsys.readouterr().err
 
 
 def test_rotation_again_and_of_an_expired_key() -> None:
@@ -392,7 +392,7 @@ def test_entries_for_client_certificates(
         ["new", "--client-cert", str(path)],
         ["rotate", "bill"],
     ):
-        assert cli.main(["keys", *words]) == cli.EXIT_CONFIG
+        assert cli.main(["keys", *words]) == EXIT_CONFIG
     assert path.read_bytes() == before
     assert cli.main(["keys", "rotate", "both"]) == 0
     assert read_key_file(path).keys[-1].client_cert == "CN=billing"
