@@ -20,6 +20,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv": (0, None),
     "vsrv.errors": (0, None),
     "vsrv.messages": (0, None),
+    "vsrv.frames": (1, None),
     "vsrv.options": (0, None),
     "vsrv.options_vllm": (0, None),
     "vsrv.archive": (1, None),

@@ -22,6 +22,7 @@ from vsrv.archive import inherited
 from vsrv.boot import child_command
 from vsrv.config import EngineConfig
 from vsrv.errors import EngineError, FrameError, UserError
+from vsrv.frames import FrameReader, encode
 from vsrv.messages import (
     Abort,
     Beat,
@@ -29,7 +30,6 @@ from vsrv.messages import (
     Failed,
     FinishReason,
     Frame,
-    FrameReader,
     Generate,
     Hello,
     Loading,
@@ -39,7 +39,6 @@ from vsrv.messages import (
     Step,
     Stop,
     TokenOutput,
-    encode,
 )
 
 _SOCKET_BYTES = 4 << 20

@@ -21,13 +21,13 @@ from vsrv.boot import child_command
 from vsrv.config import EngineConfig
 from vsrv.engine.worker import merged, refusal
 from vsrv.errors import ConfigError
+from vsrv.frames import FrameReader, encode
 from vsrv.messages import (
     Abort,
     Beat,
     Failed,
     FinishReason,
     Frame,
-    FrameReader,
     Generate,
     Hello,
     Loading,
@@ -37,8 +37,7 @@ from vsrv.messages import (
     Step,
     Stop,
     TokenOutput,
-    encode,
-)  # fmt: skip
+)
 
 
 class Worker:

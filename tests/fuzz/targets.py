@@ -16,12 +16,13 @@ from vsrv.api.prepare import Preparer
 from vsrv.api.schema import ModelFacts
 from vsrv.api.structured import Constraint, compiled
 from vsrv.errors import ConfigError, FrameError, UserError
+from vsrv.frames import FrameReader, encode
 from vsrv.http.connection import Connection
 from vsrv.http.forwarded import TrustedProxies
 from vsrv.http.guard import ChunkScanner
 from vsrv.http.values import Limits
 from vsrv.keyfile import parse
-from vsrv.messages import Abort, Failed, FrameReader, Stop, encode
+from vsrv.messages import Abort, Failed, Stop
 from vsrv.prepare_worker import DIALECTS
 from vsrv.text.grammar import GrammarChecker, JsonStyle
 from vsrv.text.reasoning import FORMATS as REASONING_FORMATS

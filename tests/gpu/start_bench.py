@@ -16,7 +16,8 @@ from target import Case, Context
 
 from vsrv import boot
 from vsrv.config import EngineConfig
-from vsrv.messages import Failed, FrameReader, Generate, Hello, Loading, Ready, SamplingParams, Step, encode
+from vsrv.frames import FrameReader, encode
+from vsrv.messages import Failed, Generate, Hello, Loading, Ready, SamplingParams, Step
 
 _PATIENCE = 120.0
 

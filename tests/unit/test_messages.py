@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsrv.errors import FrameError
+from vsrv.frames import FrameReader, encode
 from vsrv.messages import (
     Abort,
     Beat,
@@ -16,7 +17,6 @@ from vsrv.messages import (
     Failed,
     FinishReason,
     Frame,
-    FrameReader,
     Generate,
     Hello,
     Loading,
@@ -27,7 +27,6 @@ from vsrv.messages import (
     Step,
     Stop,
     TokenOutput,
-    encode,
 )
 
 LOGPROBS = LogProbs(

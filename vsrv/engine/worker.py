@@ -29,13 +29,13 @@ from vsrv.engine.runner import ModelRunner
 from vsrv.engine.scheduler import Scheduler, SchedulerLimits
 from vsrv.engine.sequence import merge_logprobs
 from vsrv.errors import EXIT_CONFIG, ConfigError
+from vsrv.frames import FrameReader, encode
 from vsrv.messages import (
     Abort,
     Beat,
     Embed,
     Failed,
     Frame,
-    FrameReader,
     Generate,
     Hello,
     Loading,
@@ -44,7 +44,6 @@ from vsrv.messages import (
     Step,
     Stop,
     TokenOutput,
-    encode,
 )
 from vsrv.models.spec import ModelSpec
 
