@@ -17,14 +17,23 @@ from vsrv.demo.topics_model import MODEL
 from vsrv.demo.topics_network import NETWORK
 from vsrv.demo.topics_operation import OPERATION
 from vsrv.demo.voices import VOICES
+from vsrv.demo.voices_access import ACCESS_VOICES
+from vsrv.demo.voices_commands import COMMAND_VOICES
+from vsrv.demo.voices_engine import ENGINE_VOICES
+from vsrv.demo.voices_model import MODEL_VOICES
 from vsrv.demo.voices_more import MORE_VOICES
+from vsrv.demo.voices_network import NETWORK_VOICES
 from vsrv.demo.voices_service import SERVICE_VOICES
+
+_ALL_VOICES = (
+    *(VOICES, SERVICE_VOICES, MORE_VOICES, NETWORK_VOICES, ACCESS_VOICES),
+    *(ENGINE_VOICES, MODEL_VOICES, COMMAND_VOICES),
+)
 
 
 def _with_voices(*topics: Topic) -> tuple[Topic, ...]:
-    voices = (VOICES, SERVICE_VOICES, MORE_VOICES)
     return tuple(
-        replace(topic, asks=sum((voice.get(topic.name, ()) for voice in voices), topic.asks))
+        replace(topic, asks=sum((voices.get(topic.name, ()) for voices in _ALL_VOICES), topic.asks))
         for topic in topics
     )
 

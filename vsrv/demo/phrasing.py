@@ -229,6 +229,8 @@ def _noisy(text: str, rng: random.Random) -> str:
         words = [w for w in words if w.lower() not in DROPPABLE or rng.random() < 0.6] or words
     if rng.random() < 0.06 and len(words) > 4:
         del words[rng.randrange(len(words))]
+    if rng.random() < 0.12 and len(words) > 5:  # no single word may decide
+        words = [word for word in words if rng.random() < 0.85] or words
     if rng.random() < 0.25:
         rate = rng.choice((0.06, 0.12, 0.25))
         words = [_typo(w, rng) if rng.random() < rate else w for w in words]
