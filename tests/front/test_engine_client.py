@@ -27,6 +27,7 @@ import os, signal, socket, sys, time
 from array import array
 sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
 from vsrv.messages import *
+from vsrv.frames import *
 sock = socket.socket(fileno=int(sys.argv[-1]))
 reader, waiting = FrameReader(), []
 STOP, READY = FinishReason.STOP, Ready(150, 512, 4, 64, 32, 10, 20, "float32", "cpu", "Scripted")
