@@ -79,6 +79,11 @@ ACCEPTED: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ),
     ({"structured_outputs": {"json": json.dumps(PERSON)}}, ['{"name":"é"}'], ["{}"]),
     ({"structured_outputs": {"json": PERSON, "disable_any_whitespace": True}}, ['{"name":"x"}'], ['{"name": "x"}']),
+    (
+        {"structured_outputs": {"json": PERSON}},
+        ['{\n\t\t"name": "x"\n}', '{\r\n    "name" :  "x" \r\n}', '{' + "\n" + " " * 40 + '"name":"x"}'],
+        ['{"name":\n\n"x"}', '{"name":     "x"}', '{\n' + " " * 41 + '"name":"x"}'],
+    ),
     ({"structured_outputs": {"json": PERSON, "whitespace_pattern": "[ ]{1,2}"}}, ['{ "name":  "x"}'], ['{"name":\n"x"}']),
     ({"structured_outputs": {"json": PERSON}}, ['{"name":"x","b":1}'], []),
     ({"structured_outputs": {"json": PERSON, "disable_additional_properties": True}}, ['{"name":"x"}'], ['{"name":"x","b":1}']),

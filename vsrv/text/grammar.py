@@ -29,9 +29,8 @@ MAX_CHOICES = 1024
 _MAX_PASSED = 256  # grammars known to be good
 _MAX_MESSAGE_CHARACTERS = 300
 MAX_NESTED = 100  # nested brackets; the regex and grammar parsers recurse
-_WHITESPACE = (
-    r"[ \t\n\r]{1,40}"  # enough for indented JSON; without a bound a model may write blanks until max_tokens
-)
+# a few blanks, or a line break with what indents the next line: without bounds a model may write blanks until max_tokens
+_WHITESPACE = r"[ \t]{1,4}|[ \t]{0,4}\r?\n[ \t]{0,40}"
 MAX_RULES = (
     1000  # of a client's grammar: the library follows a chain of some thousands to the end of its stack
 )
