@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from vsrv import archive, boot, requirements
 from vsrv.errors import ConfigError
 
 FOLDER = "environments"
+LOCK = ".lock"
 MAKING = ".making-"  # begins the name of a folder that is not whole yet
 PRIVATE = 0o077  # umask of an environment that only its maker runs
 _COMPLETE = ".complete"
@@ -124,8 +126,8 @@ def make(plan: Plan, source: Source, say: Say) -> Path:
     root = boot.private_folder(FOLDER)
     refuse_noexec(root, "set VSRV_CACHE_DIR to another folder")
     target = root / plan.name
-    with _locked(root, say):
-        _sweep(root)
+    with locked(root / LOCK, say):
+        sweep(root)
         if is_complete(target):
             say(f"{target} is there")
         else:
@@ -143,15 +145,9 @@ def refuse_noexec(folder: Path, remedy: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(root: Path, say: Say) -> Iterator[None]:
-    handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with locked(handle, say):
-        yield
-
-
-@contextlib.contextmanager
-def locked(handle: int, say: Say) -> Iterator[None]:
-    """One setup at a time, by a lock on the descriptor `handle`, which is closed; the kernel frees that of a process that was killed."""
+def locked(file: Path, say: Say) -> Iterator[None]:
+    """One setup at a time; the kernel frees the lock of a process that was killed."""
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,14 +159,23 @@ def locked(handle: int, say: Say) -> Iterator[None]:
         os.close(handle)
 
 
-def _sweep(root: Path) -> None:
-    """Remove what a setup left that was killed; called with the lock held. What its last step may still write goes the next time."""
+def sweep(root: Path) -> None:
+    """Remove what a setup of ours left that was killed; called with the lock held. What its last step may still write goes the next time."""
     for left in root.glob(f"{MAKING}*"):
-        shutil.rmtree(left, ignore_errors=True)
+        status = left.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def build(plan: Plan, source: Source, target: Path, say: Say, umask: int = PRIVATE) -> None:
-    """Under another name first, so that the environment is there whole or not at all. Raises ConfigError."""
+def build(
+    plan: Plan,
+    source: Source,
+    target: Path,
+    say: Say,
+    umask: int = PRIVATE,
+    fill: Callable[[Path], None] = lambda scratch: None,
+) -> None:
+    """Under another name first, so that the environment, with what `fill` puts into it, is there whole or not at all. Raises ConfigError."""
     began = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix=MAKING, dir=target.parent))
     scratch.chmod(0o777 & ~umask)
@@ -187,15 +192,25 @@ def build(plan: Plan, source: Source, target: Path, say: Say, umask: int = PRIVA
         pip = [str(scratch / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--no-deps"]
         pip += ["--disable-pip-version-check", "--only-binary=:all:", "--require-hashes", *source.options()]
         _run([*pip, "-r", str(lock)], say, _advice(plan, source), umask, source.environ())
+        fill(scratch)
         about = {"name": plan.name, "kind": plan.kind, "python": plan.about, "packages": plan.num_packages}
         os.sync()  # after a loss of power an environment that is called complete must be so
         (scratch / _COMPLETE).write_text(json.dumps(about))
-        if target.exists():  # not complete: from a disk that lost it
-            shutil.rmtree(target)
-        scratch.rename(target)
+        _replace(scratch, target)
         say(f"made {target} in {time.monotonic() - began:.0f} s")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace(scratch: Path, target: Path) -> None:
+    """Put `scratch` in the place of `target`; what was there goes last: an older environment, or one that a disk has lost the half of."""
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=MAKING, dir=target.parent))
+        target.rename(old)
+        scratch.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        scratch.rename(target)
 
 
 def _advice(plan: Plan, source: Source) -> str:
@@ -277,8 +292,8 @@ def all_of_them() -> list[tuple[Path, int]]:
 def remove(names: list[str], say: Say) -> None:
     """Remove environments by name. Raises ConfigError for a name that is none."""
     root = boot.private_folder(FOLDER)
-    with _locked(root, say):
-        _sweep(root)
+    with locked(root / LOCK, say):
+        sweep(root)
         for name in names:
             if not _NAME.fullmatch(name) or not (root / name).is_dir():
                 raise ConfigError(f"there is no environment {name} in {root}")

@@ -60,7 +60,7 @@ class ConfigError(VsrvError):
 
 
 class NoServerError(ConfigError):
-    """Nobody answers at the address that a client was given, or cannot be trusted. Exit status 69: a script may try again."""
+    """Nobody answers at the address that a client was given. Exit status 69: a script may try again."""
 
     exit_status = EXIT_UNAVAILABLE
 

@@ -220,12 +220,19 @@ def test_an_environment_for_services_is_readable_by_all_and_brings_the_archive(
     host: Host, tmp_path: Path
 ) -> None:
     folder = tmp_path / "opt" / "vsrv"
-    status, said = host.run(*host.setup("--to", str(folder)))
     program = folder / "bin" / "vsrv"
+    before = os.umask(0o077)  # as careful people have it for root
+    try:
+        status, said = host.run(*host.setup("--to", str(folder)))
+    finally:
+        os.umask(before)
     assert status == 0 and f"run: {program} serve MODEL" in said, said
-    for path in folder.rglob("*"):
+    for path in (folder.parent, folder, *folder.rglob("*")):
         mode = path.lstat().st_mode
         assert path.is_symlink() or (mode & 0o444 == 0o444 and not mode & 0o022), path
+        assert not path.is_dir() or mode & 0o111 == 0o111, path
+    if os.path.realpath(host.python).startswith(("/root/", "/home/")):
+        assert "services cannot run it: name another by --python" in said
     assert (folder / "vsrv.pyz").read_bytes() == host.pyz.read_bytes()
     nowhere = {"PATH": "/usr/bin:/bin", "VSRV_CACHE_DIR": str(tmp_path / "other")}
     done = subprocess.run([program, "bench"], env=nowhere, capture_output=True, text=True)
@@ -235,18 +242,38 @@ def test_an_environment_for_services_is_readable_by_all_and_brings_the_archive(
     status, said = host.run(*host.setup("--to", str(folder), "version"))
     assert status == 0 and "it gets this archive" in said and "vsrv 0.1.0" in said, said
     assert (folder / "vsrv.pyz").read_bytes() == host.pyz.read_bytes()
-    assert not [path for path in folder.parent.iterdir() if path != folder]
 
     lock = tmp_path / "lock.txt"
     lock.write_text("# another\n" + host.lock.read_text())
-    for words in (
-        ["--lock", str(lock), "--to", str(folder)],
-        ["--lock", str(host.lock), "--to", str(tmp_path)],
-    ):
-        status, said = host.run("setup", "--wheels", str(host.wheels), *words)
-        assert status == 78 and "remove it, or name another folder" in said, said
+    (folder / "of-the-older-one").touch()
+    wheels = ("setup", "--wheels", str(host.wheels))
+    status, said = host.run(*wheels, "--lock", str(lock), "--to", str(folder), "version")
+    assert status == 0 and "it has replaced an older environment" in said and "vsrv 0.1.0" in said, said
+    assert not (folder / "of-the-older-one").exists()
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".vsrv.lock", "vsrv"]
+    status, said = host.run(*wheels, "--lock", str(lock), "--to", str(tmp_path))
+    assert status == 78 and "is there and no environment" in said, said
     assert host.run("setup", "--list", "--to", str(folder))[0] == 78
     assert len(host.environments()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_what_another_user_could_change_is_not_gone_on_with(host: Host, tmp_path: Path) -> None:
+    """Root brings up to date what somebody else has made, or pretends to have."""
+    folder, victim = tmp_path / "vsrv", tmp_path / "victim"
+    (folder / "bin").mkdir(parents=True)
+    (folder / ".complete").write_text('{"name": "own-0"}')
+    victim.write_text("as it was")
+    (folder / ".vsrv.pyz.new").symlink_to(victim)
+    for path in (folder, folder / "bin"):
+        os.chown(path, 65534, 65534)
+        status, said = host.run(*host.setup("--to", str(folder)))
+        os.chown(path, 0, 0)
+        assert status == 78 and "belongs to user id 65534" in said, said
+    assert victim.read_text() == "as it was"
+    (tmp_path / ".making-x").symlink_to(tmp_path / "nowhere")
+    assert host.run(*host.setup("--to", str(folder)))[0] == 0
+    assert victim.read_text() == "as it was" and (folder / "vsrv.pyz").is_file()
 
 
 def test_two_indexes_are_asked(host: Host, tmp_path: Path) -> None:

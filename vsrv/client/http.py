@@ -235,16 +235,16 @@ class Target:
         )
 
 
-def unreachable(target: Target, error: OSError) -> NoServerError:
+def unreachable(target: Target, error: OSError) -> ConfigError:
     """What to say when nobody listens, or when who listens cannot be trusted."""
     where = target.socket_path or target.name
     if isinstance(error, ssl.SSLCertVerificationError):
-        return NoServerError(
+        return ConfigError(
             f"the certificate of {where} is not trusted ({error.verify_message}); "
             "--ca-file FILE names the authority that signed it"
         )
     if isinstance(error, ssl.SSLError):
-        return NoServerError(f"no TLS with {where} ({error.reason or error}); check --url: http or https?")
+        return ConfigError(f"no TLS with {where} ({error.reason or error}); check --url: http or https?")
     code = error.errno or 0
     reason = os.strerror(code) if code > 0 and not isinstance(error, socket.gaierror) else error.strerror
     return NoServerError(f"no server answers at {where} ({reason or error}); check --url")

@@ -19,7 +19,7 @@ from vsrv.docs.entries import (
 from vsrv.docs.mdoc import argument, escaped, example, flag, items, page, paragraph
 from vsrv.options import CREDENTIALS, Option
 
-DATE = "November 25, 2026"  # of the last change of the prose; the pages are the same whenever they are made
+DATE = "November 26, 2026"  # of the last change of the prose; the pages are the same whenever they are made
 
 _EXIT_STATUSES = (
     ("0", "Success, or the end that a signal asked for."),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from vsrv import kernels as kernel_package
 from vsrv.config import EngineConfig
 from vsrv.engine import gpu
@@ -49,4 +51,5 @@ def open_device(name: str, config: EngineConfig, progress: Callable[[str], None]
         return Opened(name, kernels, gpu.Gpu(), room, capture, 1, gpu.caution(device))
     lower_priority()
     kernels = kernel_package.load(name, config.num_threads)
+    torch.set_num_threads(max(1, kernels.num_threads))
     return Opened(name, kernels, Host(), host_room(kernels.num_threads), None, 0)

@@ -6,8 +6,6 @@ from array import array
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from vsrv import models
 from vsrv.config import EngineConfig
 from vsrv.engine.blocks import BlockPool
@@ -66,7 +64,6 @@ def _load_encoder(
     config: EngineConfig, spec: PoolingModelSpec, network: EncoderSpec, device: Opened, dtype: str, tell: Tell
 ) -> tuple[EncoderEngine, Budget]:
     kernels, folder = device.kernels, Path(config.model)
-    torch.set_num_threads(max(1, kernels.num_threads))
     plan = plan_encoder_memory(config, network, spec.max_tokens, dtype, device.room)
     seed = config.seed if config.load_format == "dummy" else None
     loaded = load_encoder(folder, network, kernels, dtype, seed, _progress(network.num_parameters, tell))
