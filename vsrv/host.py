@@ -13,6 +13,7 @@ def num_cores(system: Path = _ROOT) -> int:
     """Cores that this process may keep busy: those of its affinity mask, or fewer if a cgroup limits its time (docker --cpus, CPUQuota=).
 
     More threads than that would be halted together for the rest of each period, spinning ones and waited-for ones alike.
+    Measured (0.6B, a limit of one core on a host with two, two clients): 22 tokens/s with one thread, 15 with two.
     """
     cores = len(os.sched_getaffinity(0))
     for folder in _folders(system, "cpu"):
