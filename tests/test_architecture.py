@@ -29,6 +29,7 @@ FLOORS: dict[str, tuple[int, str | None]] = {
     "vsrv.environments": (2, None),
     "vsrv.shared_environment": (3, None),
     "vsrv.setup": (4, None),
+    "vsrv.files": (0, None),
     "vsrv.host": (0, None),
     "vsrv.config": (1, None),
     "vsrv.option_values": (1, None),

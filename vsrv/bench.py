@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from vsrv.client.http import ProtocolError, RequestFailed, Target, unreachable
+from vsrv.client.http import ProtocolError, RequestFailed, Target, refused, unreachable
 from vsrv.config import BenchOptions
 from vsrv.errors import ConfigError
 
@@ -165,11 +165,13 @@ async def _model(target: Target, asked: str) -> str:
     """The model that was asked for, or the first that is served. Raises NoServerError when nobody answers."""
     try:
         names = await target.models()
-        return asked or names[0]
-    except (RequestFailed, ProtocolError, IndexError) as error:
+    except (RequestFailed, ProtocolError) as error:
         if asked:
             return asked
-        raise ConfigError(f"GET /v1/models: {error}; is --api-key right?") from None
+        raise refused("GET /v1/models: ", error) from None
+    if not asked and not names:
+        raise ConfigError("GET /v1/models: no model is served")
+    return asked or names[0]
 
 
 async def _takes_ids(target: Target, path: str, model: str) -> bool:

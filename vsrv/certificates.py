@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from vsrv.errors import ConfigError
+from vsrv.files import replacing
 
 _CA_DAYS = 3650
 _CLOCKS = datetime.timedelta(hours=1)  # a client's clock may be behind ours
@@ -160,11 +160,6 @@ def _pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """A whole new file in one step: nobody sees half of it, and a key is never readable for others."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
-        scratch.rename(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    """In one step: a key is never readable for others."""
+    with replacing(path, mode) as file:
+        file.write(data)

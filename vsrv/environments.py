@@ -27,6 +27,7 @@ from pathlib import Path
 
 from vsrv import archive, boot, requirements
 from vsrv.errors import ConfigError
+from vsrv.files import replacing
 
 FOLDER = "environments"
 LOCK = ".lock"
@@ -132,9 +133,8 @@ def make(plan: Plan, source: Source, say: Say) -> Path:
             say(f"{target} is there")
         else:
             build(plan, source, target, say)
-        scratch = root / f".{_CURRENT}"
-        scratch.write_text(plan.name)
-        os.replace(scratch, root / _CURRENT)
+        with replacing(root / _CURRENT, 0o600) as file:
+            file.write(plan.name.encode())
     return target
 
 

@@ -22,6 +22,11 @@ def num_cores(system: Path = _ROOT) -> int:
     return cores
 
 
+def num_threads(asked: int) -> int:
+    """--threads; for 0 as many as there are cores to keep busy."""
+    return asked or num_cores()
+
+
 def _share(folder: Path) -> float | None:
     """Time of the processors in a period, over the period; None without a limit. Kernel documentation: cgroup-v2, sched-bwc."""
     try:

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from vsrv.errors import ConfigError
+from vsrv.files import replacing
 
 SCOPES = ("inference", "metrics", "admin")
 KEY_PREFIX = "vsrv-"  # lets secret scanners find a leaked key
@@ -345,18 +346,14 @@ def write_key_file(path: Path, contents: KeyFile) -> None:
     if parse(text.encode(), is_json=path.suffix == ".json") != contents:
         raise ConfigError("the new key file does not read back as it was meant; nothing was written")
     target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.new")
     try:
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        with replacing(target, 0o600) as file:
             os.fchmod(file.fileno(), mode)
-            file.write(text)
+            file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 

@@ -423,10 +423,8 @@ class Front:
             key = " -H 'Authorization: Bearer KEY'" if has_keys(self._config) else ""
             task = self._loaded.app.facts.tasks[0] if self._loaded.app else "generate"
             path, body = _FIRST_TRY[task]
-            self._log.event(
-                "info",
-                f"try: curl {self._address(self._tls.name if self._tls else '')}{path}{key} -H 'Content-Type: application/json' -d '{body}'",
-            )
+            url = self._address(self._tls.name if self._tls else "") + path
+            self._log.event("info", f"try: curl {url}{key} -H 'Content-Type: application/json' -d '{body}'")
         is_open = self._socket.family != socket.AF_UNIX and not is_loopback(self._local[0])
         if is_open and not has_keys(self._config):
             self._log.event(

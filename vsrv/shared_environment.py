@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vsrv import archive, boot, environments
 from vsrv.errors import ConfigError
+from vsrv.files import replacing
 
 _READABLE = 0o022  # umask: its maker writes, everybody reads and runs
 _ARCHIVE = "vsrv.pyz"
@@ -31,7 +32,8 @@ def install(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         environments.refuse_noexec(folder.parent, "name another folder than --to")
-        with environments.locked(folder.with_name(f".{folder.name}{environments.LOCK}"), say):
+        # one for all that are made in this place: each sweeps what others left
+        with environments.locked(folder.with_name(f".vsrv{environments.LOCK}"), say):
             environments.sweep(folder.parent)
             _make(plan, source, folder, say)
     except OSError as error:
@@ -83,11 +85,6 @@ def _starter(folder: Path) -> str:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Whole or not at all: it may be running."""
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.unlink(missing_ok=True)
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with os.fdopen(handle, "wb") as file:
+    """In one step: it may be running."""
+    with replacing(path, mode) as file:
         file.write(data)
-    scratch.chmod(mode)
-    os.replace(scratch, path)

@@ -257,6 +257,18 @@ def test_an_environment_for_services_is_readable_by_all_and_brings_the_archive(
     assert len(host.environments()) == 1
 
 
+def test_two_environments_for_services_in_one_place_do_not_disturb_each_other(
+    host: Host, tmp_path: Path
+) -> None:
+    first = host.start(*host.setup("--to", str(tmp_path / "a")))
+    assert first.stdout is not None
+    assert "each checked against its SHA-256" in first.stdout.readline()
+    second, said = host.run(*host.setup("--to", str(tmp_path / "b"), "version"))
+    rest = first.communicate(timeout=120)[0]
+    assert (first.returncode, second) == (0, 0), rest + said
+    assert "another setup is running" in said and (tmp_path / "a" / "bin" / "vsrv").is_file()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_what_another_user_could_change_is_not_gone_on_with(host: Host, tmp_path: Path) -> None:
     """Root brings up to date what somebody else has made, or pretends to have."""

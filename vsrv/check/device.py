@@ -13,7 +13,7 @@ from vsrv import host, models
 from vsrv.check.finding import Finding, failed
 from vsrv.config import EngineConfig
 from vsrv.engine import devices, gpu
-from vsrv.engine.memory import Budget, Room, host_room, num_threads, plan_encoder_memory, plan_memory
+from vsrv.engine.memory import Budget, Room, host_room, plan_encoder_memory, plan_memory
 from vsrv.errors import ConfigError
 from vsrv.kernels.facts import kernel_facts
 from vsrv.models import PoolingModelSpec
@@ -52,7 +52,7 @@ def check_device(engine: EngineConfig) -> CheckedDevice:
 
 
 def _check_cpu(engine: EngineConfig) -> CheckedDevice:
-    threads = num_threads(engine.num_threads)
+    threads = host.num_threads(engine.num_threads)
     try:
         is_compiled = devices.are_compiled("cpu")
     except ConfigError as error:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsrv.client import batch, chat, complete
-from vsrv.client.http import ProtocolError, RequestFailed, Target, given_key, given_url
+from vsrv.client.http import ProtocolError, RequestFailed, Target, given_key, given_url, refused
 from vsrv.client.instance import instance
 from vsrv.client.session import Session
 from vsrv.errors import ConfigError
@@ -24,7 +24,7 @@ def run_chat(given: argparse.Namespace) -> int:
     try:
         return chat.run(_session(given), given.system, given.message or "")
     except (RequestFailed, ProtocolError) as error:
-        raise _refused("", error) from None
+        raise refused("", error) from None
 
 
 def run_complete(given: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def run_batch(given: argparse.Namespace, serve_arguments: Sequence[str]) -> int:
         try:
             asyncio.run(_until_loaded(target))
         except (RequestFailed, ProtocolError) as error:
-            raise _refused("GET /v1/models: ", error) from None
+            raise refused("GET /v1/models: ", error) from None
         return batch.run(options, target)
 
 
@@ -71,11 +71,6 @@ async def _until_loaded(target: Target) -> None:
                 print(f"waiting for {target.name}: {error.message}", file=sys.stderr)
                 told = True
             await asyncio.sleep(batch.pause_s(0, error.retry_after_s))
-
-
-def _refused(where: str, error: RequestFailed | ProtocolError) -> ConfigError:
-    is_key = isinstance(error, RequestFailed) and error.status in (401, 403)
-    return ConfigError(f"{where}{error}{'; is --api-key right?' if is_key else ''}")
 
 
 def _session(given: argparse.Namespace) -> Session:

@@ -250,6 +250,12 @@ def unreachable(target: Target, error: OSError) -> ConfigError:
     return NoServerError(f"no server answers at {where} ({reason or error}); check --url")
 
 
+def refused(where: str, error: RequestFailed | ProtocolError) -> ConfigError:
+    """What to say when a server answers, but not what was asked for."""
+    is_key = isinstance(error, RequestFailed) and error.status in (401, 403)
+    return ConfigError(f"{where}{error}{'; is --api-key right?' if is_key else ''}")
+
+
 async def _reply(reader: asyncio.StreamReader) -> Reply:
     """Status and headers; informational answers before them are passed over (RFC 9110 section 15.2)."""
     while True:

@@ -51,5 +51,5 @@ def open_device(name: str, config: EngineConfig, progress: Callable[[str], None]
         return Opened(name, kernels, gpu.Gpu(), room, capture, 1, gpu.caution(device))
     lower_priority()
     kernels = kernel_package.load(name, config.num_threads)
-    torch.set_num_threads(max(1, kernels.num_threads))
+    torch.set_num_threads(kernels.num_threads)
     return Opened(name, kernels, Host(), host_room(kernels.num_threads), None, 0)

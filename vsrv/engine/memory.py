@@ -65,11 +65,6 @@ def host_room(num_threads: int) -> Room:
     )
 
 
-def num_threads(asked: int) -> int:
-    """--threads, or for 0 every core that this process may use."""
-    return asked or host.num_cores()
-
-
 def plan_memory(config: EngineConfig, spec: ModelSpec, kernels: CacheFacts, dtype: str, room: Room) -> Budget:
     """Fit the KV cache: an explicit size is taken, else what `room` says of max_num_seqs x max_model_len and what is left.
 

@@ -55,11 +55,8 @@ _READ_BYTES = 1 << 20
 _MAX_OUTBOX_BYTES = (
     64 << 20
 )  # a front that is this far behind makes the engine wait instead of filling memory
-_NO_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "Cannot allocate memory",
-)  # torch on a GPU, torch on a CPU, the kernel
+# in the words of torch on a GPU, torch on a CPU, and the kernel
+_NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WARMUP_ID = 2**64 - 1  # no front ever sends it
 

@@ -9,12 +9,15 @@ import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vsrv.errors import ConfigError
 from vsrv.http.tls_groups import choose_groups, preset_groups
 from vsrv.http.values import PeerCertificate
 from vsrv.options import EXPIRY_WARN_DAYS
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 # TLS 1.3 suites are all AEAD; for 1.2 ephemeral keys and AEAD only (Mozilla's intermediate set without DHE).
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -123,11 +126,16 @@ def not_after(certfile: str) -> float:
 
 def validity(certfile: str) -> tuple[float, float]:
     """Unix times at which the first certificate of a PEM file begins and ends. Raises ConfigError."""
+    first = _first_certificate(certfile)
+    return first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()
+
+
+def _first_certificate(certfile: str) -> x509.Certificate:
+    """Raises ConfigError."""
     from cryptography import x509  # 60 ms: only servers with TLS pay them
 
     try:
-        first = x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0]
-        return first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()
+        return x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0]
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ssl-certfile {certfile}: {error}") from None
 
@@ -160,11 +168,11 @@ def certificate_names(certfile: str) -> list[str]:
     from cryptography import x509
 
     try:
-        first = x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0]
-        names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        extensions = _first_certificate(certfile).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    except (OSError, ValueError) as error:
+    except ValueError as error:  # extensions are read when they are asked for
         raise ConfigError(f"--ssl-certfile {certfile}: {error}") from None
     addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
     return [*names.get_values_for_type(x509.DNSName), *addresses]

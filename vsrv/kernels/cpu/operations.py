@@ -272,8 +272,7 @@ class CpuOperations:
 
 def cpu_kernels(num_threads: int) -> Kernels:
     """Kernels with a team of `num_threads` (0 = the cores that this process may run on)."""
-
-    operations = CpuOperations(num_threads or host.num_cores())
+    operations = CpuOperations(host.num_threads(num_threads))
     return Kernels(
         name="cpu",
         device="cpu",
